@@ -1,0 +1,27 @@
+"""Every test runs at scale "tiny" with a cache folder of its own; real recordings are used where there are some."""
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["CONTRASTASC_SCALE"] = "tiny"
+_home = tempfile.TemporaryDirectory(prefix="contrastasc-tests-")
+os.environ["CONTRASTASC_HOME"] = _home.name
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+def real_scenes_folder():
+    "A folder of real recordings with a manifest.csv: $CONTRASTASC_RECORDINGS, or shared/real-scenes beside the project."
+    for folder in (os.environ.get("CONTRASTASC_RECORDINGS"), ROOT.parent / "shared" / "real-scenes"):
+        if folder and (Path(folder) / "manifest.csv").exists(): return Path(folder)
+
+
+@pytest.fixture
+def real_scenes():
+    folder = real_scenes_folder()
+    if folder is None: pytest.skip("no real recordings here: set CONTRASTASC_RECORDINGS to a folder with a manifest.csv")
+    return folder
