@@ -37,7 +37,7 @@ def installed_torch():
 def torch_sources(version):
     "Ways to get torch, best first, each as arguments for pip."
     index = os.environ.get("TORCH_INDEX")
-    if index: yield "from TORCH_INDEX", [f"torch=={version}", "--index-url", index, "--extra-index-url", "https://pypi.org/simple"]
+    if index: yield "from TORCH_INDEX", [f"torch=={version}", "--extra-index-url", index]
     if not has_nvidia_gpu() and platform.system() != "Darwin":
         yield "a CPU build pip already knows of", [f"torch=={version}+cpu"]
         if not index: yield "a CPU build", [f"torch=={version}+cpu", "--extra-index-url", CPU_INDEX, "--retries", "1", "--timeout", "20"]
