@@ -83,15 +83,19 @@ class AudioInfo(NamedTuple):
     format: str  # container and coding, e.g. "WAV PCM_16"
 
 
+def _reason(error) -> str:
+    "What libsndfile says, without its decoration."
+    reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
+    return "Format not recognised" if "is not a regular file" in reason else reason
+
+
 def _open(path) -> sf.SoundFile:
     "An open decoder whose header makes sense; `AudioError` otherwise."
     path = _readable(path)
     again = "copy or record it again"
     try: f = sf.SoundFile(path)
     except (sf.LibsndfileError, RuntimeError) as e:
-        reason = getattr(e, "error_string", str(e)).rstrip(".")
-        if "is not a regular file" in reason: reason = "Format not recognised"
-        raise AudioError(f"{path} is not audio that can be decoded ({reason}); convert it to wav or flac, or {again}") from None
+        raise AudioError(f"{path} is not audio that can be decoded ({_reason(e)}); convert it to wav or flac, or {again}") from None
     try:
         if not MIN_RATE <= f.samplerate <= MAX_RATE:
             raise AudioError(f"{path} claims a sampling rate of {f.samplerate} Hz, outside {MIN_RATE} to {MAX_RATE} Hz; {again}")
@@ -132,8 +136,7 @@ def _decode(path) -> tuple[np.ndarray, int]:
                 parts.append(part.mean(1))
                 done += len(part)
         except (sf.LibsndfileError, RuntimeError) as e:
-            reason = getattr(e, "error_string", str(e)).rstrip(".")
-            raise AudioError(f"{path} is cut short or damaged after {done / f.samplerate:.2f} s ({reason}); copy or record it again") from None
+            raise AudioError(f"{path} is cut short or damaged after {done / f.samplerate:.2f} s ({_reason(e)}); copy or record it again") from None
         if done < f.frames:
             raise AudioError(f"{path} is cut short: its header promises {f.frames / f.samplerate:.2f} s and {done / f.samplerate:.2f} s are there; copy or record it again")
         return np.concatenate(parts), f.samplerate
@@ -193,7 +196,7 @@ def _encode(path, wave, sample_rate) -> bytes:
         raise AudioError(f"{path} cannot be written: flac ends at 1.0 and the peak is {wave.abs().max():.3g}; scale it down or write a .wav")
     data = BytesIO()
     try: sf.write(data, wave.numpy(), int(sample_rate), format=container, subtype=coding)
-    except (sf.LibsndfileError, RuntimeError) as e: raise AudioError(f"{path} cannot be written at {sample_rate} Hz ({e}); use another rate or format") from None
+    except (sf.LibsndfileError, RuntimeError) as e: raise AudioError(f"{path} cannot be written at {sample_rate} Hz ({_reason(e)}); use another rate or format") from None
     return data.getvalue()
 
 

@@ -77,6 +77,11 @@ class DistillConfig:
         return replace(config, train=replace(train, **sizes[resolve_scale(scale)]))
 
 # %% ../nbs/11_distill.ipynb #13be4c53
+def _teacher_widths(outputs, teacher):
+    "Width of the teacher's embedding, and of its projection or None."
+    if outputs is None: return teacher.head.weight.shape[1], None if teacher.projection is None else teacher.projection[-1].out_features
+    return outputs.embeddings.shape[1], None if outputs.projections is None else outputs.projections.shape[1]
+
 class StudentObjective(nn.Module):
     "Stage 2: equation (4) on disturbed clips."
 
@@ -94,9 +99,9 @@ class StudentObjective(nn.Module):
         self.spec = nn.Sequential(FreqMask(config.mask), FreqMixStyle(*config.mixstyle))
         self.outputs, self.listening = outputs, [teacher] if config.teacher_hears == "same" else []
         if config.beta > 0:
-            self.projection = ProjectionHead(student.backbone.embed_dim, config.hidden)
-            width = (teacher.projection if self.listening else outputs.projections) is None and (teacher.head.weight.shape[1] if self.listening else outputs.embeddings.shape[1])
-            self.teacher_projection = ProjectionHead(width) if width else None
+            width, out = _teacher_widths(outputs, teacher)
+            self.projection = ProjectionHead(student.backbone.embed_dim, config.hidden, out or 128)
+            self.teacher_projection = None if out else ProjectionHead(width)
 
     def _teacher(self, wave, index):
         "The teacher's embeddings, logits and projections for this batch."

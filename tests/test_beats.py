@@ -383,7 +383,6 @@ def test_half_precision(wave):
     padding[1, 8000:] = True
     exact = model.embed(wave, padding)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(model.fbank(wave), model.frontend(wave.float()).float()) or True
         y = model.train().embed(wave, padding)
         y.float().square().sum().backward()
     assert y.isfinite().all() and F.cosine_similarity(y.float(), exact).min() > 0.99
@@ -477,7 +476,7 @@ def test_save_is_atomic(model, tmp_path, monkeypatch):
     save_beats(model, path)
     before = path.read_bytes()
     def broken(*args, **kwargs): raise OSError("disk full")
-    monkeypatch.setattr("contrastasc.beats.save_file", broken)
+    monkeypatch.setattr("contrastasc.beats.os.replace", broken)
     with pytest.raises(OSError): save_beats(make(seed=5), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     with pytest.raises(ValueError, match="safetensors"): save_beats(model, tmp_path / "m.pt")
