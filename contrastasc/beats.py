@@ -10,23 +10,21 @@ __all__ = ['BEATsConfig', 'relative_buckets', 'Attention', 'PositionConv', 'GLU'
 import json
 import math
 import os
-import tempfile
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn, Tensor
 from .frontend import Fbank
 
 # %% ../nbs/05_beats.ipynb #b9df8cd8
-_ACTIVATIONS = {
-    "gelu": F.gelu, "gelu_accurate": partial(F.gelu, approximate="tanh"), "gelu_fast": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu, "tanh": torch.tanh, "linear": lambda x: x, "glu": lambda x: x,
-}
+def _same(x): return x
+
+_tanh_gelu = partial(F.gelu, approximate="tanh")
+_ACTIVATIONS = dict(gelu=F.gelu, gelu_accurate=_tanh_gelu, gelu_fast=_tanh_gelu, relu=F.relu, tanh=torch.tanh, linear=_same, glu=_same)
 
 @dataclass
 class BEATsConfig:
@@ -319,9 +317,10 @@ class BEATs(nn.Module):
         super().__init__()
         c = self.config = config
         self.name = f"beats-{c.encoder_layers}x{c.encoder_embed_dim}"
-        self.labels = None  # label of each output of `classify`, where the checkpoint names them
+        self.labels = None  # {output of `classify`: label}, where the checkpoint has a `label_dict`
         self.frontend = Fbank()
-        if c.embed_dim != c.encoder_embed_dim: self.post_extract_proj = nn.Linear(c.embed_dim, c.encoder_embed_dim)
+        same_width = c.embed_dim == c.encoder_embed_dim
+        self.post_extract_proj = nn.Identity() if same_width else nn.Linear(c.embed_dim, c.encoder_embed_dim)
         self.patch_embedding = nn.Conv2d(1, c.embed_dim, c.input_patch_size, c.input_patch_size, bias=c.conv_bias)
         self.dropout_input = nn.Dropout(c.dropout_input)
         self.encoder = Encoder(c)
@@ -330,20 +329,15 @@ class BEATs(nn.Module):
             self.predictor_dropout = nn.Dropout(c.predictor_dropout)
             self.predictor = nn.Linear(c.encoder_embed_dim, c.predictor_class)
 
-    def _check_waveform(self, waveform, padding_mask):
-        shape, needed = list(waveform.shape), Fbank.frame_length + (self.config.input_patch_size - 1) * Fbank.frame_shift
-        if len(shape) != 2: raise ValueError(f"BEATs wants a waveform [B, T], got shape {shape}")
-        if shape[1] < needed:
-            raise ValueError(f"BEATs needs at least {needed} samples ({needed / self.sample_rate:g} s at {self.sample_rate} Hz) "
-                             f"for one patch, got {shape[1]}: pad or drop the clip")
-        if padding_mask is not None and padding_mask.shape != waveform.shape:
-            raise ValueError(f"padding_mask {list(padding_mask.shape)} must have the waveform's shape {shape}")
-
     def fbank(self,
         waveform: Tensor,  # [B, T], full scale 1.0
     ) -> Tensor:  # normalised filter bank [B, frames, 128], always float32
-        "The network's input picture."
-        self._check_waveform(waveform, None)
+        "The network's input picture. ValueError for a clip too short for one patch."
+        needed = Fbank.frame_length + (self.config.input_patch_size - 1) * Fbank.frame_shift
+        if waveform.ndim != 2: raise ValueError(f"BEATs wants a waveform [B, T], got shape {list(waveform.shape)}")
+        if waveform.shape[1] < needed:
+            raise ValueError(f"BEATs needs at least {needed} samples ({needed / self.sample_rate:g} s at {self.sample_rate} Hz) "
+                             f"for one patch, got {waveform.shape[1]}: pad or drop the clip")
         if self.frontend.window.dtype != torch.float32: self.frontend.float()
         with torch.autocast(waveform.device.type, enabled=False): return self.frontend(waveform)
 
@@ -352,11 +346,11 @@ class BEATs(nn.Module):
     ) -> Tensor:  # [B, N, encoder_embed_dim]
         "Tokens before the encoder: N = (frames // 16) * 8, time-major, frequency fastest."
         size = self.config.input_patch_size
-        if fbank.ndim != 3 or fbank.shape[2] < size: raise ValueError(f"encode wants a filter bank [B, frames, 128], got {list(fbank.shape)}")
+        if fbank.ndim != 3 or fbank.shape[2] != Fbank.n_mels:
+            raise ValueError(f"encode wants a filter bank [B, frames, {Fbank.n_mels}], got shape {list(fbank.shape)}")
         if fbank.shape[1] < size: raise ValueError(f"encode needs at least {size} frames for one patch, got {fbank.shape[1]}")
         x = self.patch_embedding(fbank[:, None].to(self.patch_embedding.weight.dtype)).flatten(2).mT
-        x = self.layer_norm(x)
-        return self.dropout_input(self.post_extract_proj(x) if hasattr(self, "post_extract_proj") else x)
+        return self.dropout_input(self.post_extract_proj(self.layer_norm(x)))
 
     def token_mask(self,
         padding_mask: Tensor | None,  # True where a frame is padding [B, frames]
@@ -382,8 +376,9 @@ class BEATs(nn.Module):
         return self.encoder(x, self.token_mask(padding_mask), keep)
 
     def _tokens(self, waveform, padding_mask):
-        self._check_waveform(waveform, padding_mask)
         fbank = self.fbank(waveform)
+        if padding_mask is not None and padding_mask.shape != waveform.shape:
+            raise ValueError(f"padding_mask {list(padding_mask.shape)} must have the waveform's shape {list(waveform.shape)}")
         frames = None if padding_mask is None else shrink_mask(padding_mask.bool(), fbank.shape[1])
         return self.encode(fbank, frames), self.token_mask(frames)
 
@@ -414,15 +409,9 @@ class BEATs(nn.Module):
 @dataclass
 class Trace:
     "What one forward pass did."
-    tokens: Tensor = None  # the encoder's output [B, N, D]
-    layers: list = field(default_factory=list)  # output of each layer [B, N, D]
-    attention: list = field(default_factory=list)  # attention weights of each layer [B, H, N, N]
-
-@contextmanager
-def _hooks(handles):
-    try: yield
-    finally:
-        for h in handles: h.remove()
+    tokens: Tensor  # the encoder's output [B, N, D]
+    layers: list[Tensor]  # output of each layer [B, N, D]
+    attention: list[Tensor]  # attention weights of each layer [B, H, N, N]
 
 @torch.no_grad()
 def trace(
@@ -431,13 +420,12 @@ def trace(
     padding_mask: Tensor | None = None,  # True where a sample is padding [B, T]
 ) -> Trace:
     "Layer outputs and attention weights of a forward pass, without gradients."
-    seen = Trace()
-    handles = []
-    for layer in model.encoder.layers:
-        handles.append(layer.self_attn.register_forward_hook(lambda m, args, out: seen.attention.append(m.weights(*args))))
-        handles.append(layer.register_forward_hook(lambda m, args, out: seen.layers.append(out)))
-    with _hooks(handles): seen.tokens = model(waveform, padding_mask)
-    return seen
+    layers, attention = [], []
+    hooks = [layer.register_forward_hook(lambda m, args, out: layers.append(out)) for layer in model.encoder.layers]
+    hooks += [layer.self_attn.register_forward_hook(lambda m, args, out: attention.append(m.weights(*args))) for layer in model.encoder.layers]
+    try: return Trace(model(waveform, padding_mask), layers, attention)
+    finally:
+        for hook in hooks: hook.remove()
 
 # %% ../nbs/05_beats.ipynb #b4dc1905
 def _few(names, n=4):
@@ -445,12 +433,12 @@ def _few(names, n=4):
     return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
 
 def _read_pt(path):
-    head = path.read_bytes()[:256] if path.stat().st_size < 256 else path.open("rb").read(256)
-    if head.lstrip()[:1] == b"<":
+    with path.open("rb") as file: head = file.read(256)
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise ValueError(f"{path}: this is a web page, not a checkpoint; the link led to a log-in or warning page, so download the file itself")
     try: file = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
-        if "weights_only" in str(e) and "nsupported" in str(e):
+        if "GLOBAL" in str(e):
             raise ValueError(f"{path}: holds Python objects besides tensors, which could run code and are not opened; "
                              "save it again as a dict of plain values and tensors") from e
         raise ValueError(f"{path}: not a readable checkpoint (cut off, damaged or another kind of file); download it again") from e
@@ -466,7 +454,7 @@ def _read_safetensors(path):
     except SafetensorError as e:
         raise ValueError(f"{path}: not a readable safetensors file (cut off, damaged or another kind of file); download it again") from e
     if "cfg" not in meta: raise ValueError(f"{path}: has no 'cfg' in its header, so it was not written by save_beats")
-    return json.loads(meta["cfg"]), state, json.loads(meta.get("label_dict", "null"))
+    return json.loads(meta["cfg"]), state, dict(json.loads(meta["label_dict"])) if "label_dict" in meta else None
 
 def _check_state(path, state, expected):
     if any(k.startswith("quantize") for k in state):
@@ -503,10 +491,10 @@ def save_beats(
     if path.suffix != ".safetensors": raise ValueError(f"{path}: save_beats writes .safetensors files only")
     state = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
     meta = {"format": "pt", "cfg": json.dumps(asdict(model.config))}
-    if model.labels is not None: meta["label_dict"] = json.dumps(model.labels)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
+    if model.labels is not None: meta["label_dict"] = json.dumps(list(model.labels.items()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(state, temporary, meta)
+        temporary.write_bytes(save(state, meta))
         os.replace(temporary, path)
-    finally: Path(temporary).unlink(missing_ok=True)
+    finally: temporary.unlink(missing_ok=True)

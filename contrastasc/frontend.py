@@ -31,6 +31,11 @@ def kaldi_mel_bank(
     return nn.functional.pad(torch.minimum(rising, 2 - rising).clamp(min=0), (0, 1)).float()
 
 # %% ../nbs/03_frontend.ipynb #aebd95a5
+def _in_small_batches(function, waveform, size=16):
+    "On a CPU spectra of a few clips at a time stay in the cache: twice as fast as all at once."
+    if waveform.device.type != "cpu" or len(waveform) <= size: return function(waveform)
+    return torch.cat([function(part) for part in waveform.split(size)])
+
 class LogMel(nn.Module):
     "CP-Mobile's log-mel picture of a waveform, with the frequency shift while training (section 4 of the paper; 16 kHz form)."
 
@@ -63,13 +68,15 @@ class LogMel(nn.Module):
         if waveform.ndim != 2: raise ValueError(f"LogMel wants a waveform [B, T], got shape {list(waveform.shape)}")
         if waveform.shape[1] < self.n_fft // 2 + 2:
             raise ValueError(f"LogMel needs at least {self.n_fft // 2 + 2} samples, got {waveform.shape[1]}")
-        x = waveform.float()
+        bank = self.draw_bank() if self.training else self.mel_bank
+        return _in_small_batches(lambda x: self._picture(x, bank), waveform.float())
+
+    def _picture(self, x, bank):
         x = x[:, 1:] - 0.97 * x[:, :-1]
         spec = torch.stft(x, self.n_fft, self.hop_length, self.win_length, self.window, center=True, pad_mode="reflect",
                           return_complex=True)
         power = spec.real.square() + spec.imag.square()
-        mel = (self.draw_bank() if self.training else self.mel_bank) @ power
-        return (((mel + 1e-5).log() + 4.5) / 5).unsqueeze(1)
+        return (((bank @ power + 1e-5).log() + 4.5) / 5).unsqueeze(1)
 
 # %% ../nbs/03_frontend.ipynb #fff7a628
 class Fbank(nn.Module):
@@ -89,7 +96,10 @@ class Fbank(nn.Module):
         if waveform.ndim != 2: raise ValueError(f"Fbank wants a waveform [B, T], got shape {list(waveform.shape)}")
         if waveform.shape[1] < self.frame_length:
             raise ValueError(f"Fbank needs at least {self.frame_length} samples, got {waveform.shape[1]}")
-        frames = (waveform.float() * 32768).unfold(1, self.frame_length, self.frame_shift)
+        return _in_small_batches(self._features, waveform.float())
+
+    def _features(self, x):
+        frames = (x * 32768).unfold(1, self.frame_length, self.frame_shift)
         frames = frames - frames.mean(2, keepdim=True)
         before = torch.cat([frames[..., :1], frames[..., :-1]], 2)
         spec = torch.fft.rfft((frames - 0.97 * before) * self.window, n=512)
