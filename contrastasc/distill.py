@@ -31,7 +31,7 @@ class TeacherOutputs:
 def teacher_outputs(
     teacher: Teacher,
     scenes,  # a SceneSet
-    cache: str | Path | None = None,  # .npy file for the embeddings; refused if it belongs to other weights or clips
+    cache: str | Path | None = None,  # folder for the embeddings
     progress: bool = True,
 ) -> TeacherOutputs:
     "Embeddings, logits and projections of clean clips, computed once."
@@ -143,7 +143,7 @@ def distill(
     if needed and teacher is None and outputs is None: raise ValueError("distillation needs a teacher: give one, or set alpha=1 and beta=0 to train without")
     run = Path(run) if run is not None else None
     if needed and config.teacher_hears == "clean" and outputs is None:
-        outputs = teacher_outputs(teacher, scenes, None if run is None else run / "teacher.npy", progress)
+        outputs = teacher_outputs(teacher, scenes, run, progress)
     if outputs is not None and len(outputs.logits) != len(scenes): raise ValueError(f"the teacher answered {len(outputs.logits)} clips, the scenes have {len(scenes)}")
     if outputs is not None and outputs.logits.shape[1] != len(scenes.classes): raise ValueError(f"the teacher knows {outputs.logits.shape[1]} classes, the scenes have {len(scenes.classes)}")
     devices = scenes.frame["device"].fillna("").to_numpy()

@@ -176,7 +176,7 @@ def finetune(
         hidden = None if config.loss == "ce" else config.hidden or encoder.config.encoder_embed_dim
         teacher = _with_heads(encoder, {"cosine": "CosineHead", "linear": "Linear"}[config.head], len(scenes.classes), config.scale, hidden, config.out_features, list(scenes.classes))
     phase = lambda name: None if run is None else run / name
-    clean = extract_embeddings(encoder, scenes, progress=progress, cache=phase("clean.npy"))
+    clean = extract_embeddings(encoder, scenes, progress=progress, cache=run)
     data = TensorData(x=torch.from_numpy(clean), label=torch.as_tensor(scenes.labels))
     fit(HeadObjective(teacher.head), data, config.head_phase, phase("1-head"), progress and "phase 1, classifier")
     if teacher.projection is not None:

@@ -10,7 +10,7 @@ __all__ = ['SCHEDULES', 'cosine_warmup', 'ramp_hold_decay', 'TrainConfig', 'code
 # %% ../nbs/07_train.ipynb #36d8f856
 import contrastasc
 import dataclasses, errno, hashlib, io, json, math, os, platform, time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -304,51 +304,59 @@ def _clip_batches(scenes, start, batch_size, whole_clip):
 def extract_embeddings(
     encoder,  # .embed(waveform [B, T]) -> [B, D], .sample_rate, .name
     scenes,  # a SceneSet
-    batch_size: int = 64,  # windows at a time
+    batch_size: int = 64,  # seconds of sound at a time
     progress: bool = True,
-    cache: str | Path | None = None,  # a .npy file to keep the result in
+    cache: str | Path | None = None,  # folder that keeps the result; other weights or clips make another file
     whole_clip: bool = False,  # feed long clips whole instead of averaging their one-second windows
 ) -> np.ndarray:  # float32 [N, D], one row a clip
-    "Embeddings of every clip, in order. ValueError if an embedding is not finite or the cache belongs to other weights or clips."
-    if cache is None: return _extract(encoder, scenes, batch_size, progress, None, whole_clip)
-    with _locked(Path(cache).with_suffix(".lock")): return _extract(encoder, scenes, batch_size, progress, cache, whole_clip)
-
-def _extract(encoder, scenes, batch_size, progress, cache, whole_clip):
-    part = None
-    if cache is not None:
-        cache = Path(cache); part = cache.with_suffix(".part"); note = cache.with_suffix(".json")
-        about = dict(encoder=model_fingerprint(encoder), scenes=scenes.fingerprint, clips=len(scenes), whole_clip=whole_clip)
-        before = json.loads(note.read_text()) if note.exists() else None
-        if before is not None and {k: before.get(k) for k in about} != about:
-            raise ValueError(f"{cache} holds the embeddings of other weights or clips; delete it and {note.name}, or choose another file")
-        if before is not None and cache.exists(): return np.load(cache)
-        if before is None: atomic_write(note, json.dumps(about).encode()); part.unlink(missing_ok=True)
-    training = getattr(encoder, "training", False)
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu")) if isinstance(encoder, nn.Module) else torch.device("cpu")
-    if training: encoder.eval()
-    done, out = 0, []
-    try:
-        if part is not None and part.exists() and (before or {}).get("dim"):
-            kept = np.fromfile(part, np.float32); kept = kept[:len(kept) // before["dim"] * before["dim"]].reshape(-1, before["dim"])
-            out.append(kept); done = len(kept)
-            with open(part, "r+b") as f: f.truncate(kept.nbytes)
-        with torch.inference_mode(), tqdm(total=len(scenes), initial=done, disable=not progress, desc=f"embedding with {encoder.name}", unit="clip") as bar:
-            for first, wave, counts in _clip_batches(scenes, done, batch_size, whole_clip):
-                wave = wave.to(device)
-                if encoder.sample_rate != 16000: wave = AF.resample(wave, 16000, encoder.sample_rate)
-                e = torch.as_tensor(encoder.embed(wave)).float().cpu()
-                e = torch.stack([w.mean(0) for w in e.split(counts)]).numpy()
-                if not np.isfinite(e).all():
-                    bad = first + int(np.flatnonzero(~np.isfinite(e).all(1))[0])
-                    raise ValueError(f"{encoder.name} gave a non-finite embedding for clip {bad} ({scenes.frame['path'].iloc[bad]}); check its weights and that clip")
-                if part is not None:
-                    if not done and not out: atomic_write(note, json.dumps(about | dict(dim=e.shape[1])).encode())
-                    with open(part, "ab") as f: f.write(e.tobytes())
-                out.append(e); bar.update(len(e))
-    finally:
-        if training: encoder.train()
-    result = np.concatenate(out)
-    if cache is not None:
-        buffer = io.BytesIO(); np.save(buffer, result)
-        atomic_write(cache, buffer.getvalue()); part.unlink(missing_ok=True)
+    "Embeddings of every clip, in order. ValueError where there are no clips, or naming the clip whose embedding is not finite."
+    if not len(scenes): raise ValueError("there are no clips to embed")
+    if cache is None: return _extract(encoder, scenes, batch_size, progress, whole_clip)
+    key = hashlib.sha256(f"{model_fingerprint(encoder)} {scenes.fingerprint} {whole_clip}".encode()).hexdigest()[:16]
+    path = Path(cache) / f"embeddings-{key}.npy"
+    with _locked(path.with_suffix(".lock")):
+        if path.exists(): return np.load(path)
+        part, buffer = path.with_suffix(".part"), io.BytesIO()
+        result = _extract(encoder, scenes, batch_size, progress, whole_clip, part)
+        np.save(buffer, result)
+        atomic_write(path, buffer.getvalue()); part.unlink(missing_ok=True)
     return result
+
+def _read_part(part):
+    "What an interrupted extraction left: float32 [n, D]; the file begins with D as int64."
+    if part is None or not part.exists() or part.stat().st_size < 8: return None
+    width, rows = int(np.fromfile(part, np.int64, 1)[0]), np.fromfile(part, np.float32, offset=8)
+    rows = rows[:len(rows) // width * width].reshape(-1, width)
+    with open(part, "r+b") as f: f.truncate(8 + rows.nbytes)
+    return rows
+
+def _embed_batch(encoder, wave, counts, device):
+    wave = wave.to(device)
+    if encoder.sample_rate != 16000: wave = AF.resample(wave, 16000, encoder.sample_rate)
+    e = torch.as_tensor(encoder.embed(wave)).float().cpu()
+    return torch.stack([w.mean(0) for w in e.split(counts)]).numpy()
+
+@contextmanager
+def _evaluating(encoder):
+    "Evaluation mode without gradients; every module gets its own mode back."
+    modes = [(m, m.training) for m in encoder.modules()] if isinstance(encoder, nn.Module) else []
+    try:
+        for m, _ in modes: m.training = False
+        with torch.inference_mode(): yield
+    finally:
+        for m, mode in modes: m.training = mode
+
+def _extract(encoder, scenes, batch_size, progress, whole_clip, part=None):
+    device = next((p.device for p in encoder.parameters()), torch.device("cpu")) if isinstance(encoder, nn.Module) else torch.device("cpu")
+    out = [] if (before := _read_part(part)) is None else [before]
+    done = sum(map(len, out))
+    with _evaluating(encoder), tqdm(total=len(scenes), initial=done, disable=not progress, desc=f"embedding with {encoder.name}", unit="clip") as bar:
+        for first, wave, counts in _clip_batches(scenes, done, batch_size, whole_clip):
+            e = _embed_batch(encoder, wave, counts, device)
+            if not np.isfinite(e).all():
+                bad = first + int(np.flatnonzero(~np.isfinite(e).all(1))[0])
+                raise ValueError(f"{encoder.name} gave a non-finite embedding for clip {bad} ({scenes.frame['path'].iloc[bad]}); check its weights and that clip")
+            if part is not None:
+                with open(part, "ab") as f: f.write((b"" if out else np.int64(e.shape[1]).tobytes()) + e.tobytes())
+            out.append(e); bar.update(len(e))
+    return np.concatenate(out)

@@ -210,7 +210,7 @@ def test_long_clips_average_their_windows():
     assert (windows[:, 1] > whole[:, 1]).all()
 
 
-def test_extraction_resumes_and_refuses_other_weights(tmp_path):
+def test_extraction_resumes_and_keeps_weights_apart(tmp_path):
     expected = extract_embeddings(Mean(), Scenes(), progress=False)
 
     class Stops(Mean):
@@ -218,20 +218,25 @@ def test_extraction_resumes_and_refuses_other_weights(tmp_path):
             if wave[0, 0] >= 2: raise KeyboardInterrupt
             return super().embed(wave)
 
-    with pytest.raises(KeyboardInterrupt): extract_embeddings(Stops(), Scenes(), batch_size=10, progress=False, cache=tmp_path / "e.npy")
-    assert not (tmp_path / "e.npy").exists()
+    with pytest.raises(KeyboardInterrupt): extract_embeddings(Stops(), Scenes(), batch_size=10, progress=False, cache=tmp_path)
+    part, = tmp_path.glob("*.part")
+    with open(part, "ab") as f: f.write(b"torn")  # killed while writing a row
+    assert not list(tmp_path.glob("*.npy"))
     Mean.calls = 0
-    np.testing.assert_array_equal(extract_embeddings(Mean(), Scenes(), batch_size=10, progress=False, cache=tmp_path / "e.npy"), expected)
+    np.testing.assert_array_equal(extract_embeddings(Mean(), Scenes(), batch_size=10, progress=False, cache=tmp_path), expected)
+    assert Mean.calls == 3 and not list(tmp_path.glob("*.part"))
+    np.testing.assert_array_equal(extract_embeddings(Mean(), Scenes(), cache=tmp_path), expected)
     assert Mean.calls == 3
     other = Mean(); other.register_buffer("more", torch.ones(1))
-    with pytest.raises(ValueError, match="other weights or clips"): extract_embeddings(other, Scenes(), cache=tmp_path / "e.npy")
+    extract_embeddings(other, Scenes(), progress=False, cache=tmp_path)
+    assert Mean.calls > 3 and len(list(tmp_path.glob("*.npy"))) == 2
 
 
 def test_extraction_of_nan_names_the_clip(tmp_path):
     class Broken(Mean):
         def embed(self, wave): return super().embed(wave) / (wave[:, :1] - 3)
-    with pytest.raises(ValueError, match=r"clip 3 \(d\)"): extract_embeddings(Broken(), Scenes(), batch_size=10, progress=False, cache=tmp_path / "e.npy")
-    assert not (tmp_path / "e.npy").exists()
+    with pytest.raises(ValueError, match=r"clip 3 \(d\)"): extract_embeddings(Broken(), Scenes(), batch_size=10, progress=False, cache=tmp_path)
+    assert not list(tmp_path.glob("*.npy"))
 
 
 TWO = """
