@@ -11,8 +11,10 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from scipy.stats import norm, t as student_t
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .fewshot import LogisticFit, fit_logistic, fit_means
+from .fewshot import LogisticFit, fit_like_sklearn, fit_logistic, fit_means
 from .scenes import SAMPLE_RATE
 
 import torchaudio.functional  # after contrastasc, which repairs its import
@@ -386,25 +388,33 @@ def _array(x, what: str) -> np.ndarray:
     return x
 
 
-def _fit(x, y, shots, n_classes, method, standardise) -> LogisticFit:
-    "One linear classifier per repeat."
-    x, y, shots = torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(shots)
-    if method == "logistic": return fit_logistic(x, y, n_classes, rows=shots, standardise=standardise, tol=0.1)
-    if method != "mean": raise ValueError(f"method must be 'logistic' or 'mean', not {method!r}")
-    parts = [fit_means(x[s], y[s], n_classes, standardise=standardise) for s in shots.split(max(1, 2**23 // (shots.shape[1] * x.shape[1])))]
-    return LogisticFit(*(torch.cat([getattr(p, v) for p in parts]) for v in ("weight", "bias", "gap")))
+def _in_threads(work, items) -> list:
+    "Map over threads with one torch thread each: small matrix products do not gain from more."
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count) as threads: return list(threads.map(work, items))
+    finally: torch.set_num_threads(count)
 
 
-def _hits(fit: LogisticFit, x: np.ndarray, y: np.ndarray) -> np.ndarray:  # bool [repeats, N]
+def _hits(fit: LogisticFit, x: Tensor, y: Tensor) -> Tensor:  # bool [repeats, N]
     "Which test clips are named right in which repeat: one matrix product per block of clips."
     repeats, d, c = fit.weight.shape
     weight, bias = fit.weight.permute(1, 0, 2).reshape(d, -1), fit.bias.reshape(-1)
-    x, y, hits = torch.from_numpy(x), torch.from_numpy(y), torch.empty(repeats, len(x), dtype=torch.bool)
-    block = max(1, 2**22 // (repeats * c))
+    hits, block = torch.empty(repeats, len(x), dtype=torch.bool), max(1, 2**21 // (repeats * c))
     for i in range(0, len(x), block):
         logits = torch.addmm(bias, x[i:i + block], weight).view(-1, repeats, c)
         hits[:, i:i + block] = (logits.max(-1).indices == y[i:i + block, None]).T
-    return hits.numpy()
+    return hits
+
+
+def _fit_and_test(pool_x, pool_y, test_x, test_y, shots, n_classes, method, standardise, tol) -> np.ndarray:  # bool [repeats, N]
+    "A linear classifier for every row of shots, tested on every clip."
+    pool_x, pool_y, test_x, test_y, shots = (torch.from_numpy(v) for v in (pool_x, pool_y, test_x, test_y, shots))
+    fit = partial(fit_like_sklearn, tol=tol) if method == "logistic" else fit_means
+    def work(rows): return _hits(fit(pool_x[rows], pool_y[rows], n_classes, standardise=standardise), test_x, test_y)
+    size = max(1, 2**21 // (shots.shape[1] * (pool_x.shape[1] + shots.shape[1] + 40 * n_classes)))
+    return torch.cat(_in_threads(work, shots.split(size))).numpy()
 
 
 def _draw_tests(groups, most: int, repeats: int, seed: int) -> np.ndarray:  # bool [repeats, N]
@@ -424,14 +434,15 @@ def _restrict(x, y, groups, classes):
     return x[keep], y[keep], None if groups is None else np.asarray(groups)[keep]
 
 
-def _score(pool_x, pool_y, test_x, test_y, shots, used, *, k, standardise, average, method, test_groups, seen) -> KShotResult:
+def _score(pool_x, pool_y, test_x, test_y, shots, used, *, k, standardise, average, method, tol, test_groups, seen) -> KShotResult:
     "Fit on every row of shots [repeats, C * k], test on every clip."
     names, y = _class_index(pool_y)
     missing = np.setdiff1d(test_y, names)
     if len(missing): raise ValueError(f"class {missing[0]} is tested but has no clip in the pool: add some, or pass classes= without it")
     if len(names) < 2: raise ValueError("K-shot accuracy needs at least two classes in the pool")
-    labels, centre = np.searchsorted(names, test_y), pool_x.mean(0)
-    hits = _hits(_fit(pool_x - centre, y, shots, len(names), method, standardise), test_x - centre, labels)
+    if method not in ("logistic", "mean"): raise ValueError(f"method must be 'logistic' or 'mean', not {method!r}")
+    labels = np.searchsorted(names, test_y)
+    hits = _fit_and_test(pool_x, y, test_x, labels, shots, len(names), method, standardise, tol)
     digest = hashlib.sha256(np.concatenate([shots.ravel(), labels, [len(pool_y), k]]).tobytes() + (b"" if used is None else used.tobytes()))
     return KShotResult(k, average, tuple(names.tolist()), hits, labels, used, None if test_groups is None else np.asarray(test_groups),
                        None if seen is None else tuple(seen), digest.hexdigest()[:16])
@@ -451,10 +462,12 @@ def kshot(
     test_groups=None,  # group of each test clip [N]: the interval is then over test groups
     max_per_group: int | None = None,  # test at most so many clips of a group, drawn anew per repeat
     method: str = "logistic",  # "logistic" or "mean" (nearest class mean)
+    tol: float = 1e-4,  # where the logistic regression stops, as in scikit-learn
     classes=None,  # use the clips of these classes only
     seen=None,  # names of the classes that the encoder was trained on, for `.seen` and `.unseen`
 ) -> KShotResult:
-    """K-shot accuracy by logistic regression (C = 1) on frozen embeddings, averaged over draws of shots.
+    """K-shot accuracy by logistic regression on frozen embeddings, averaged over draws of shots; the fits are those of
+    scikit-learn's `LogisticRegression(max_iter=1000, tol=tol)`.
 
     The draws are those of `shot_lists`: equal labels, groups, k and seed give equal shots whatever the embeddings. ValueError where a class
     has too few clips, a test class has no shots, counts do not match, or an embedding is not finite."""
@@ -470,7 +483,7 @@ def kshot(
     if not len(test_y): raise ValueError("there are no test clips")
     shots = shot_lists(pool_y, k, repeats, seed, groups)
     used = None if max_per_group is None else _draw_tests(np.asarray(test_groups), max_per_group, repeats, seed)
-    return _score(pool_x, pool_y, test_x, test_y, shots, used, k=k, standardise=standardise, average=average, method=method, test_groups=test_groups, seen=seen)
+    return _score(pool_x, pool_y, test_x, test_y, shots, used, k=k, standardise=standardise, average=average, method=method, tol=tol, test_groups=test_groups, seen=seen)
 
 # %% ../nbs/14_evaluate.ipynb #15c957ce
 def compare(
@@ -517,6 +530,7 @@ def kshot_scenes(
     standardise: bool = True,
     average: str = "macro",
     method: str = "logistic",
+    tol: float = 1e-4,
     seen=None,  # names of the classes that the encoder was trained on
 ) -> KShotResult:
     "K-shot accuracy on a set that names its splits and groups. ValueError where fewer than two classes have enough groups on both sides."
@@ -537,7 +551,7 @@ def kshot_scenes(
     used = np.zeros((repeats, len(y)), bool)
     for row, (_, tests) in zip(used, draws): row[tests] = True
     return _score(x[in_pool], y[in_pool], x[in_test], y[in_test], shots, used[:, in_test], k=k, standardise=standardise,
-                  average=average, method=method, test_groups=group[in_test], seen=seen)
+                  average=average, method=method, tol=tol, test_groups=group[in_test], seen=seen)
 
 # %% ../nbs/14_evaluate.ipynb #d2b21189
 def _wilson(hits: float, n: float) -> tuple[float, float]:

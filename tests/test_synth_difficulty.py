@@ -38,10 +38,10 @@ def pictures(world, frame, seed, windows=(0,)):
     return torch.cat(parts)
 
 
-def train(x, y, seed, epochs=12, batch=32, lr=0.01):
+def train(x, y, seed, epochs=8, batch=32, lr=0.01):
     "A small CP-Mobile, trained with AdamW on clean pictures."
     torch.manual_seed(seed)
-    net, steps = CPMobile("cpm6k", head="conv"), len(x) // batch
+    net, steps = CPMobile("cpm12k", head="conv"), len(x) // batch
     optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * steps + 1, pct_start=0.2)
     for _ in range(epochs):
@@ -57,7 +57,7 @@ def train(x, y, seed, epochs=12, batch=32, lr=0.01):
 def in_batches(function, x): return torch.cat([function(b) for b in x.split(256)])
 
 
-def few_shot(net, world, seed, shots=5, repeats=30, windows=(0, 3, 6, 9)):
+def few_shot(net, world, seed, shots=5, repeats=30, windows=(0, 4, 8)):
     "Mean accuracy (%) on the classes that synth-tau22 lacks: shots from the training places, tests from the others."
     frame = world_frame(world, "class", seed)
     frame = frame[frame.scene.isin(UNSEEN_CLASSES[world])].groupby(["scene", "group"]).head(2)
@@ -76,7 +76,7 @@ def measure(seed):
     known, new_device = (frame.split == "train").to_numpy(), frame.device.isin(UNSEEN_DEVICES).to_numpy()
     mean = x.mean((1, 3)).numpy()
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(mean[known], y[known])
-    net = train(x[known], torch.as_tensor(y)[known], seed)
+    net = train(x[known], torch.tensor(y)[known], seed)
     right = in_batches(net, x).argmax(1).numpy() == y
     return dict(
         seed=seed, linear=100 * linear.score(mean[~known], y[~known]), student=100 * right[~known].mean(),

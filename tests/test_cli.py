@@ -1,0 +1,115 @@
+"""The command: one sentence for wrong use, and the whole course on a small folder."""
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+import contrastasc
+from contrastasc import cli
+from contrastasc.cpmobile import Student
+from contrastasc.distill import save_student
+from contrastasc.scenes import load_scenes
+
+
+def write_folder(folder, classes=("park", "tram", "kitchen"), places=4, seconds=6):
+    "A folder of class/recording files from a generated world."
+    world = load_scenes("synth-tau22", split="train")
+    rng = np.random.default_rng(0)
+    for c, name in enumerate(classes):
+        clips = np.flatnonzero(world.labels == 3 * c)
+        for p in range(places):
+            path = folder / name / f"place{p}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sf.write(path, np.concatenate([world.waveform(i).numpy() for i in rng.choice(clips, seconds)]), 16000)
+    return folder
+
+
+def run(capsys, *args):
+    code = cli.main([str(a) for a in args])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def wrong(capsys, *args):
+    "Exit status 2 and one sentence, which is returned."
+    code, _, err = run(capsys, *args)
+    lines = [l for l in err.replace("\r", "\n").splitlines() if l.startswith("contrastasc ")]
+    assert code == 2 and len(lines) == 1 and "Traceback" not in err, err
+    return lines[0]
+
+
+def test_doctor_is_content(capsys):
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0 and "WRONG" not in out and all(w in out for w in ("Python", "torchaudio", "wav, flac, ogg, mp3", "disk", "GPU", "browser"))
+
+
+def test_doctor_says_what_is_wrong(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "version", lambda name: "1.0")
+    monkeypatch.setenv("CONTRASTASC_HOME", "/dev/null/nowhere")
+    code, out, _ = run(capsys, "doctor")
+    assert code == 1 and "the course needs 2.4.14" in out and "set CONTRASTASC_HOME" in out
+
+
+def test_unknown_scene_set(capsys): assert "synth-tau22" in wrong(capsys, "pack", "--data", "synth-tau2")
+
+
+def test_folder_without_audio(capsys, tmp_path):
+    (tmp_path / "park").mkdir()
+    (tmp_path / "park/notes.txt").write_text("no sound")
+    assert str(tmp_path) in wrong(capsys, "course", "--data", tmp_path, "--scale", "tiny")
+
+
+def test_class_with_too_few_recordings_is_said_before_training(capsys, tmp_path):
+    write_folder(tmp_path, seconds=4)
+    line = wrong(capsys, "course", "--data", tmp_path, "--scale", "tiny", "--out", tmp_path / "out")
+    assert "20" in line and any(c in line for c in ("park", "tram", "kitchen")) and not (tmp_path / "out").exists()
+
+
+def test_too_few_groups(capsys, tmp_path):
+    write_folder(tmp_path, places=2)
+    assert "groups" in wrong(capsys, "course", "--data", tmp_path, "--scale", "tiny")
+
+
+def test_checkpoint_of_something_else(capsys, tmp_path):
+    save_student(Student(backbone="cpm6k"), tmp_path / "s")
+    assert "holds a student, not a teacher" in wrong(capsys, "distill", "--data", "synth-tau22", "--teacher", tmp_path / "s", "--out", tmp_path / "x")
+    assert "holds no saved" in wrong(capsys, "evaluate", "--model", tmp_path, "--data", "synth-icme24")
+    (tmp_path / "page.pt").write_text("<html>")
+    assert "page.pt" in wrong(capsys, "finetune", "--data", "synth-tau22", "--split", "train", "--beats", tmp_path / "page.pt", "--out", tmp_path / "x")
+
+
+def test_no_place_to_write(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in wrong(capsys, "distill", "--data", "synth-tau22", "--split", "train", "--scale", "tiny", "--variant", "cpm6k", "--out", tmp_path / "file" / "run")
+
+
+def test_lab_outside_the_project(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no chapters here" in wrong(capsys, "lab")
+
+
+def test_finetune_distill_evaluate_by_hand(capsys, tmp_path):
+    data = write_folder(tmp_path / "data")
+    for args in (("finetune", "--loss", "contrastive"), ("distill", "--variant", "cpm6k", "--teacher", tmp_path / "1/teacher")):
+        code, out, err = run(capsys, *args, "--data", data, "--scale", "tiny", "--out", tmp_path / ("1" if args[0] == "finetune" else "2"))
+        assert code == 0, err
+    code, out, err = run(capsys, "evaluate", "--model", tmp_path / "2/student", "--data", data, "--k", 2, "--repeats", 5)
+    assert code == 0 and "| cpm6k | 2 |" in out and "Intervals cover test groups" in out, err
+
+
+def test_course_on_a_folder(capsys, tmp_path):
+    data = write_folder(tmp_path / "data", seconds=12)
+    code, out, err = run(capsys, "course", "--data", data, "--scale", "tiny", "--out", tmp_path / "out")
+    assert code == 0, err
+    for row in ("mean log-mel", "student without KD", "FT+KD", "C-FT+CRD", "teacher CE", "teacher contrastive"): assert f"| {row} | 5 |" in out and f"| {row} | 20 |" in out
+    assert "start from scratch" in out and "trained on 2 of them (park, tram" in out and "names no splits" in out
+    assert (tmp_path / "out/course-data-tiny.md").read_text() == out[:-1] and (tmp_path / "out/course-data-tiny.csv").exists()
+
+
+def test_course_reads_real_recordings(real_scenes):
+    "The recordings' own splits and TAU22's names are used as they stand."
+    from contrastasc.paper import MeanLogMel, kshot_rows
+    from contrastasc.train import extract_embeddings
+    scenes = load_scenes(real_scenes)
+    frame = kshot_rows({"mean log-mel": extract_embeddings(MeanLogMel().eval(), scenes, progress=False)}, scenes.frame, ["park", "metro"], (5,), 5)
+    assert frame.classes.iloc[0] == 21 and 0.05 < frame.accuracy.iloc[0] < 0.25 and np.isfinite(frame.seen.iloc[0])
