@@ -73,7 +73,7 @@ class DistillConfig:
         "The configuration of a scale, with the paper's learning rate for the variant."
         config = cls(**changes)
         train = replace(config.train, lr=LEARNING_RATES[config.variant], seed=config.seed)
-        sizes = {"paper": {}, "class": dict(epochs=20, batch_size=64, warmup_epochs=2), "tiny": dict(epochs=2, batch_size=64, warmup_epochs=1)}
+        sizes = {"paper": {}, "class": dict(epochs=15, batch_size=64, warmup_epochs=2), "tiny": dict(epochs=2, batch_size=64, warmup_epochs=1)}
         return replace(config, train=replace(train, **sizes[resolve_scale(scale)]))
 
 # %% ../nbs/11_distill.ipynb #13be4c53

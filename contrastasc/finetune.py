@@ -97,7 +97,7 @@ class FinetuneConfig:
         "The configuration of a scale; `loss='ce'` also chooses the linear head unless told otherwise."
         if changes.get("loss") == "ce": changes.setdefault("head", "linear")
         config = cls(**changes)
-        epochs = {"paper": None, "class": (30, 2, 14), "tiny": (3, 1, 2)}[resolve_scale(scale)]
+        epochs = {"paper": None, "class": (30, 2, 10), "tiny": (3, 1, 2)}[resolve_scale(scale)]
         if epochs:
             config = replace(config, head_phase=replace(config.head_phase, epochs=epochs[0], batch_size=256),
                              projection_phase=replace(config.projection_phase, epochs=epochs[1], batch_size=128),

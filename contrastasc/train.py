@@ -218,6 +218,7 @@ def _fit(objective, data, config, run, progress):
         if main and run is not None: print(f"stopped in epoch {epoch + 1}; what was finished is in {run}: call again to go on")
         raise
     finally: bar.close()
+    optimizer.zero_grad()
     accelerator.wait_for_everyone()
     return pd.DataFrame(history)
 

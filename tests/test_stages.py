@@ -1,8 +1,10 @@
 """Both stages of the method, killed and started again."""
+import itertools
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -26,7 +28,7 @@ from contrastasc.distill import DistillConfig, distill
 from contrastasc.finetune import FinetuneConfig, finetune
 from contrastasc.scenes import load_scenes
 torch.set_num_threads(1)
-scenes = load_scenes("synth-tau22", split="train").subset(range(0, 200, 4))
+scenes = load_scenes("synth-tau22", split="train").subset(range(0, 200, 2))
 teacher = finetune(scenes, config=FinetuneConfig.at("tiny"), run=out + "/stage1", progress=False)
 distill(scenes, teacher, DistillConfig.at("tiny", variant="cpm6k"), out + "/stage2", progress=False)
 print("finished")
@@ -41,11 +43,13 @@ def run(folder, kind="", at=0):
 def test_killed_and_started_again_gives_the_same_weights(tmp_path):
     whole = run(tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr[-2000:]
-    for kind, at in (("step", 2), ("write", 6), ("step", 4), ("write", 3), ("step", 3)):
-        killed = run(tmp_path / "killed", kind, at)
-        assert killed.returncode == -9, (kind, at, killed.stdout, killed.stderr[-500:])
-    last = run(tmp_path / "killed")
-    assert last.stdout.strip().endswith("finished"), last.stderr[-2000:]
+    kills = 0
+    for kind, at in itertools.cycle((("step", 3), ("write", 4))):
+        last = run(tmp_path / "killed", kind, at)
+        if last.returncode != -9: break
+        kills += 1
+        assert kills < 12
+    assert kills >= 4 and last.stdout.strip().endswith("finished"), (kills, last.stderr[-2000:])
     for part in ("stage1/teacher", "stage2/student"):
         a, b = (load_file(tmp_path / f / part / "weights.safetensors") for f in ("whole", "killed"))
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), part
@@ -54,7 +58,8 @@ def test_killed_and_started_again_gives_the_same_weights(tmp_path):
 @pytest.fixture(scope="module")
 def scenes():
     from contrastasc.scenes import load_scenes
-    return load_scenes("synth-tau22", split="train").subset(range(0, 200, 8))
+    whole = load_scenes("synth-tau22", split="train")
+    return whole.subset(np.random.default_rng(0).permutation(len(whole))[:32])
 
 
 def teacher_config(**changes):
