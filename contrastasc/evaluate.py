@@ -26,7 +26,7 @@ from scipy.stats import norm, t as student_t
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .fewshot import LogisticFit, fit_like_sklearn, fit_logistic, fit_means
+from .fewshot import LogisticFit, fit_like_sklearn, fit_means
 from .scenes import SAMPLE_RATE
 
 import torchaudio.functional  # after contrastasc, which repairs its import

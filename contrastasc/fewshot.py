@@ -76,9 +76,10 @@ class _RowSpace:
         return axes * energy.sqrt()[:, None], energy, lift - lift.mean(1, keepdim=True), centre
 
     def expand(self, w):  # [R, r, C]
-        "Weights and the part of the intercept that undoes the centring, for the raw embeddings: [R, d, C], [R, C]."
+        "Weights and the part of the intercept that undoes the centring, for the raw embeddings: [R, d, C], [R, C]. One set of shots serves any R."
         w = self.lift @ w
-        if self.wide: w = torch.cat([shots.mT @ w[s] / (1 if self.scale is None else self.scale[s].mT ** 2) for s, shots in self._blocks()])
+        some = (lambda s: s) if self.count > 1 else (lambda s: slice(None))
+        if self.wide: w = torch.cat([shots.mT @ w[some(s)] / (1 if self.scale is None else self.scale[s].mT ** 2) for s, shots in self._blocks()])
         elif self.scale is not None: w = w / self.scale.mT
         return w, -(self.centre @ w)[:, 0]
 
@@ -319,7 +320,7 @@ class _History:
 
     def __init__(self, like: Tensor, size: int = 10):
         self.u, self.image = (like.new_empty(len(like), 2 * size, like[0].numel()) for _ in range(2))
-        self.dots = torch.zeros(len(like), 2 * size, 2 * size, dtype=torch.float64, device=like.device)
+        self.dots = np.zeros((2 * size, 2 * size, len(like)))
         self.order, self.size = [], size
 
     def add(self, s, s_image, y, y_image):
@@ -329,26 +330,25 @@ class _History:
         for k, (v, v_image) in enumerate(((s, s_image), (y, y_image))):
             self.u[:, row + k], self.image[:, row + k] = v.flatten(1), v_image.flatten(1)
         n = 2 * len(self.order)
-        new = (self.u[:, :n] @ self.image[:, row:row + 2].mT).double()
-        self.dots[:, :n, row:row + 2], self.dots[:, row:row + 2, :n] = new, new.mT
+        new = (self.u[:, :n] @ self.image[:, row:row + 2].mT).cpu().numpy().T
+        self.dots[row:row + 2, :n], self.dots[:n, row:row + 2] = new, new.swapaxes(0, 1)
 
     def direction(self, g, g_image):
         "Minus the inverse Hessian times the gradient, and its image."
         n = 2 * len(self.order)
         if not n: return -g, -g_image
-        dots, slope = self.dots[:, :n, :n], (self.image[:, :n] @ g.flatten(1)[..., None]).double()[..., 0]
-        factor, amounts = torch.zeros_like(slope), {}
-        bend = dots[:, range(0, n, 2), range(1, n, 2)]
-        inverse = torch.where(bend > 0, 1 / bend, 0.0)
+        dots, slope = self.dots[:n, :n], (self.image[:, :n] @ g.flatten(1)[..., None])[..., 0].double().cpu().numpy().T
+        bend = dots[range(0, n, 2), range(1, n, 2)]
+        inverse = np.divide(1, bend, out=np.zeros_like(bend), where=bend > 0)
+        factor, amounts = np.zeros_like(slope), {}
         for k in reversed(self.order):
-            amounts[k] = inverse[:, k] * ((factor * dots[:, 2 * k]).sum(1) - slope[:, 2 * k])
-            factor[:, 2 * k + 1] -= amounts[k]
+            amounts[k] = inverse[k] * ((factor * dots[2 * k]).sum(0) - slope[2 * k])
+            factor[2 * k + 1] -= amounts[k]
         k = self.order[-1]
-        scale = torch.where(bend[:, k] > 0, bend[:, k] / dots[:, 2 * k + 1, 2 * k + 1].clamp_min(1e-300), 1.0)[:, None]
+        scale = np.where(bend[k] > 0, bend[k] / np.maximum(dots[2 * k + 1, 2 * k + 1], 1e-300), 1.0)
         factor, slope = factor * scale, slope * scale
-        for k in self.order:
-            factor[:, 2 * k] += amounts[k] - inverse[:, k] * ((factor * dots[:, 2 * k + 1]).sum(1) - slope[:, 2 * k + 1])
-        factor, scale = factor.to(g.dtype)[:, None], scale.to(g.dtype)[..., None]
+        for k in self.order: factor[2 * k] += amounts[k] - inverse[k] * ((factor * dots[2 * k + 1]).sum(0) - slope[2 * k + 1])
+        factor, scale = (torch.as_tensor(v, dtype=g.dtype, device=g.device) for v in (factor.T[:, None], scale[:, None, None]))
         return tuple((factor @ v[:, :n]).view_as(w) - scale * w for v, w in ((self.u, g), (self.image, g_image)))
 
 
@@ -379,11 +379,13 @@ def _follow(loss: _Loss, tol: float, max_iter: int):
     g = loss.gradient(u, p)
     g_image, gap = loss.image(g), loss.x.new_full((shape[0],), torch.inf)
     entries = shape[1] * (loss.x.shape[2] + 1)
-    near = tol * entries ** 0.5 / (0.8 * (2 * np.log(entries)) ** 0.5)  # length of a Gaussian vector with a largest entry of about tol
+    peak = torch.full_like(gap, (2 * np.log(entries) / entries) ** 0.5)  # largest entry over length, as in a Gaussian vector
     for step in range(max_iter + 1):
         length = _inner(g, g_image).clamp_min(0).sqrt()
-        close = (gap > tol) & (length[:, 0, 0] < near)
-        if step == max_iter or close.any(): gap = torch.where(gap > tol, loss.largest(g), gap)
+        close = (gap > tol) & (peak * length[:, 0, 0] < 2 * tol)
+        if step == max_iter or close.any():
+            gap = torch.where(gap > tol, loss.largest(g), gap)
+            peak = torch.where(gap > tol, gap / length[:, 0, 0].clamp_min(1e-30), peak)
         going = (gap > tol)[:, None, None]
         if step == max_iter or not going.any(): return u, gap
         d, d_image = history.direction(g, g_image)
@@ -574,13 +576,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if known is not None and x.shape[1] != known[0].shape[1]:
             raise ValueError(f"embeddings have {x.shape[1]} dimensions but the classifier was fitted on {known[0].shape[1]}: use the same encoder")
         if groups is not None and len(groups) != len(x): raise ValueError(f"{len(x)} embeddings but {len(groups)} groups: give one group per embedding")
-        if known is None: self._group_numbers, self._next_group = {}, 0
-        names = [object() for _ in x] if groups is None else list(groups)
-        numbers = []
-        for name in names:
-            if name not in self._group_numbers: self._group_numbers[name] = self._next_group; self._next_group += 1
-            numbers.append(self._group_numbers[name])
-        return x, y, np.array(numbers, dtype=int)
+        if known is not None and (known[1].dtype.kind in "iu") != (y.dtype.kind in "iu"):
+            raise ValueError("labels must stay of one kind: the known ones and the new ones are integers and strings mixed")
+        if known is None: self._group_numbers = {}
+        count = len(self._group_numbers)
+        names = [("alone", count + i) for i in range(len(x))] if groups is None else [("group", g) for g in np.asarray(groups).tolist()]
+        for name in names: self._group_numbers.setdefault(name, len(self._group_numbers))
+        return x, y, np.array([self._group_numbers[name] for name in names], dtype=int)
 
     def _learn(self, x, y, groups, init):
         classes, index = np.unique(y, return_inverse=True)

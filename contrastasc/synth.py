@@ -663,11 +663,10 @@ def _world(name) -> World:
 
 # %% ../nbs/01_synth.ipynb #ea8bd880
 _COLUMNS = ("path", "scene", "device", "city", "location", "recording", "group", "split", "start", "duration")
-_UNSEEN_DEVICES = ("s4", "s5", "s6")
-_TAU22 = {  # totals over the ten classes; `segments` counts ten-second segments by device
-    "tiny": dict(places=(40, 20), segments=dict(a=150, b=10, c=10, s1=10, s2=10, s3=10), test=20, pieces=(1, 1)),
-    "class": dict(places=(300, 120), segments=dict(a=900, b=60, c=60, s1=60, s2=60, s3=60), test=120, pieces=(2, 1)),
-    "paper": dict(places=(365, 146), segments=dict(a=10215, b=749, c=748, s1=750, s2=750, s3=750), test=330, pieces=(10, 10)),
+_TAU22 = {  # totals over the ten classes: places (train, test), training segments by device, test segments, pieces kept of each (train, test)
+    "tiny": dict(places=(40, 20), segments=dict(a=150, b=10, c=10, s1=10, s2=10, s3=10), test=20, pieces=(1, 1), short=()),
+    "class": dict(places=(300, 120), segments=dict(a=900, b=60, c=60, s1=60, s2=60, s3=60), test=120, pieces=(2, 1), short=()),
+    "paper": dict(places=(365, 146), segments=dict(a=10215, b=749, c=748, s1=750, s2=750, s3=750), test=330, pieces=(10, 10), short=("airport", "tram")),  # short: one copy of one test segment is missing
 }
 _TUT17 = {"tiny": ((3, 2), (2, 2)), "class": ((8, 3), (6, 2)), "paper": ((13, 24), (6, 18))}  # (recordings, pieces of each) a class: development, evaluation
 _ICME24 = {  # clips a class, sessions a class
@@ -689,18 +688,16 @@ def _tau22_rows(world, size, dice):
         count = {d: _shares(n, 10)[c] for d, n in size["segments"].items()}
         tests = _shares(size["test"], 10)[c]
         for split, places, segments in zip(("train", "test"), (_shares(n, 10)[c] for n in size["places"]), (count["a"], tests)):
-            who = [["a"] for _ in range(segments)] if split == "train" else [list(world.devices) for _ in range(segments)]
+            heard_by = [["a"] if split == "train" else list(world.devices) for _ in range(segments)]
             if split == "train":
-                for device in ("b", "c", "s1", "s2", "s3"):
-                    for i in dice.choice(segments, count[device], replace=False): who[i].append(device)
-            elif size["test"] == 330 and scene in ("airport", "tram"): who[-1].pop()
+                for device in list(count)[1:]:
+                    for i in dice.choice(segments, count[device], replace=False): heard_by[i].append(device)
+            elif scene in size["short"]: heard_by[-1].pop()
             for i in range(segments):
-                n = i % places
-                identifier = f"{cities[n % 10]}-{place_id + n}"
-                recording = f"{scene}-{identifier}-{segment_id + i}"
-                pieces = size["pieces"][split == "test"]
-                for k in sorted(dice.choice(10, pieces, replace=False)) if pieces < 10 else range(10):
-                    for device in who[i]: yield f"{recording}-{k}-{device}", scene, device, cities[n % 10], identifier, recording, identifier, split
+                city, place = cities[i % places % 10], f"{cities[i % places % 10]}-{place_id + i % places}"
+                recording = f"{scene}-{place}-{segment_id + i}"
+                for k in sorted(dice.choice(10, size["pieces"][split == "test"], replace=False)):
+                    for device in heard_by[i]: yield f"{recording}-{k}-{device}", scene, device, city, place, recording, place, split
             place_id, segment_id = place_id + places, segment_id + segments
 
 
@@ -711,7 +708,7 @@ def _tut17_rows(world, size, dice):
         for split, (recordings, pieces) in zip(("train", "test"), size):
             for n in range(first, first + recordings):
                 place = f"{chr(ord('a') + c)}{n:03d}"
-                for slot in sorted(dice.choice(24, pieces, replace=False)) if pieces < 18 else range(pieces):
+                for slot in sorted(dice.choice(24, pieces, replace=False)):
                     name = f"{place}_{10 * slot}_{10 * slot + 10}"
                     yield name, scene, "", "", place, name, place, split
             first += recordings
@@ -764,12 +761,13 @@ def _parse(world: World, path: str) -> _Clip:
     try:
         if world.name == "synth-tau22":
             scene, city, place, segment, k, device = name.rsplit("-", 5)
-            clip = _Clip(scene, city, f"{city}-{place}", f"{scene}-{city}-{place}-{int(segment)}", int(k), device)
-            good = scene in world.classes and city in world.cities and device in world.devices and 0 <= clip.start <= 9
+            clip = _Clip(scene, city, f"{city}-{place}", f"{scene}-{city}-{place}-{segment}", int(k), device)
+            good = scene in world.classes and city in world.cities and (place + segment).isdigit() and 0 <= clip.start <= 9 and device in world.devices
         elif world.name == "synth-tut17":
             place, start, stop = name.split("_")
-            clip = _Clip(world.classes[ord(place[0]) - ord("a")], "", place, name, 0, world.microphone)
-            good = int(stop) == int(start) + 10 and place[1:].isdigit()
+            letter = "abcdefghijklmno".index(place[:1] or "?")
+            clip = _Clip(world.classes[letter], "", place, name, 0, world.microphone)
+            good = place[1:].isdigit() and int(stop) == int(start) + 10
         else:
             key, channel = name.split("_")
             c, city, session, _ = bytes.fromhex(key[:8])
@@ -783,7 +781,7 @@ def _parse(world: World, path: str) -> _Clip:
 _DEVICES = {  # low and high cut (Hz), tilt (dB/octave), ripple (dB), noise floor (dBFS), gain (dB), ceiling (full scale = 1)
     "a": (30, 7800, 0.0, 0.5, -68, 0, 0.95), "b": (80, 7300, 0.1, 1.2, -64, 2, 0.7), "c": (60, 7500, -0.1, 1.2, -65, 1, 0.7),
     "s1": (70, 7200, 0.2, 1.5, -64, 1, 0.6), "s2": (50, 6800, -0.3, 1.5, -64, -1, 0.6), "s3": (90, 7400, 0.2, 1.5, -64, 1, 0.6),
-    "s4": (130, 5500, 0.3, 2.0, -61, 0, 0.4), "s5": (45, 6500, -0.8, 2.0, -61, 2, 0.3), "s6": (220, 7600, 0.7, 2.0, -60, -2, 0.4),
+    "s4": (120, 5800, 0.3, 1.8, -63, 0, 0.4), "s5": (45, 6600, -0.7, 1.8, -63, 2, 0.35), "s6": (200, 7600, 0.6, 1.8, -62, -2, 0.4),
     "binaural": (25, 7600, 0.2, 1.5, -66, -1, 0.95), "recorder": (100, 7200, -0.4, 2.5, -62, 2, 0.7),
 }
 

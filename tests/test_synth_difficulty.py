@@ -73,7 +73,7 @@ def measure(seed):
     "All accuracies (%) of one world."
     frame = world_frame("synth-tau22", "class", seed)
     x, y = pictures("synth-tau22", frame, seed), frame.scene.map(WORLDS["synth-tau22"].classes.index).to_numpy()
-    known, new_device = (frame.split == "train").to_numpy(), frame.device.isin(UNSEEN_DEVICES).to_numpy()
+    known, new_device = np.array(frame.split == "train"), np.array(frame.device.isin(UNSEEN_DEVICES))
     mean = x.mean((1, 3)).numpy()
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(mean[known], y[known])
     net = train(x[known], torch.tensor(y)[known], seed)
