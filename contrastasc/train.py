@@ -23,6 +23,7 @@ import torchaudio.functional as AF
 from filelock import FileLock
 from torch import nn, Tensor
 from tqdm.auto import tqdm
+from .scenes import SAMPLE_RATE
 from .synth import home
 
 # %% ../nbs/07_train.ipynb #7e933e90
@@ -310,8 +311,8 @@ def extract_embeddings(
     cache: str | Path | None = None,  # folder that keeps the result; other weights or clips make another file
     whole_clip: bool = False,  # feed long clips whole instead of averaging their one-second windows
 ) -> np.ndarray:  # float32 [N, D], one row a clip
-    "Embeddings of every clip, in order. ValueError where there are no clips, or naming the clip whose embedding is not finite."
-    if not len(scenes): raise ValueError("there are no clips to embed")
+    "Embeddings of every clip, in order. ValueError for an empty set, or naming the clip whose embedding is not finite."
+    if not len(scenes): raise ValueError("the set of scenes is empty: there are no clips to embed")
     if cache is None: return _extract(encoder, scenes, batch_size, progress, whole_clip)
     key = hashlib.sha256(f"{model_fingerprint(encoder)} {scenes.fingerprint} {whole_clip}".encode()).hexdigest()[:16]
     path = Path(cache) / f"embeddings-{key}.npy"
@@ -331,11 +332,15 @@ def _read_part(part):
     with open(part, "r+b") as f: f.truncate(8 + rows.nbytes)
     return rows
 
-def _embed_batch(encoder, wave, counts, device):
-    wave = wave.to(device)
-    if encoder.sample_rate != 16000: wave = AF.resample(wave, 16000, encoder.sample_rate)
-    e = torch.as_tensor(encoder.embed(wave)).float().cpu()
-    return torch.stack([w.mean(0) for w in e.split(counts)]).numpy()
+def _embed_batch(encoder, wave, owners, device):
+    "Waveforms [b, T] of the clips named -> float32 [b, D], checked."
+    name, rate = getattr(encoder, "name", type(encoder).__name__), getattr(encoder, "sample_rate", SAMPLE_RATE)
+    if rate != SAMPLE_RATE: wave = AF.resample(wave, SAMPLE_RATE, rate)
+    e = torch.as_tensor(encoder.embed(wave.to(device))).float().cpu()
+    if e.ndim != 2 or len(e) != len(wave): raise ValueError(f"{name}.embed must give [B, D] for waveforms [B, T], not {tuple(e.shape)} for {tuple(wave.shape)}")
+    wrong = ~e.isfinite().all(1)
+    if wrong.any(): raise ValueError(f"{name} gave NaN or infinity for {owners[int(wrong.int().argmax())]}: check the clip, and the encoder's weights")
+    return e
 
 @contextmanager
 def _evaluating(encoder):
@@ -351,12 +356,10 @@ def _extract(encoder, scenes, batch_size, progress, whole_clip, part=None):
     device = next((p.device for p in encoder.parameters()), torch.device("cpu")) if isinstance(encoder, nn.Module) else torch.device("cpu")
     out = [] if (before := _read_part(part)) is None else [before]
     done = sum(map(len, out))
-    with _evaluating(encoder), tqdm(total=len(scenes), initial=done, disable=not progress, desc=f"embedding with {encoder.name}", unit="clip") as bar:
+    with _evaluating(encoder), tqdm(total=len(scenes), initial=done, disable=not progress, desc=f"embedding with {getattr(encoder, 'name', 'encoder')}", unit="clip") as bar:
         for first, wave, counts in _clip_batches(scenes, done, batch_size, whole_clip):
-            e = _embed_batch(encoder, wave, counts, device)
-            if not np.isfinite(e).all():
-                bad = first + int(np.flatnonzero(~np.isfinite(e).all(1))[0])
-                raise ValueError(f"{encoder.name} gave a non-finite embedding for clip {bad} ({scenes.frame['path'].iloc[bad]}); check its weights and that clip")
+            owners = np.repeat(scenes.frame["path"].iloc[first:first + len(counts)].to_numpy(), counts)
+            e = torch.stack([w.mean(0) for w in _embed_batch(encoder, wave, owners, device).split(counts)]).numpy()
             if part is not None:
                 with open(part, "ab") as f: f.write((b"" if out else np.int64(e.shape[1]).tobytes()) + e.tobytes())
             out.append(e); bar.update(len(e))

@@ -38,7 +38,7 @@ def pictures(world, frame, seed, windows=(0,)):
     return torch.cat(parts)
 
 
-def train(x, y, seed, epochs=8, batch=32, lr=0.01):
+def train(x, y, seed, epochs=6, batch=32, lr=0.01):
     "A small CP-Mobile, trained with AdamW on clean pictures."
     torch.manual_seed(seed)
     net, steps = CPMobile("cpm12k", head="conv"), len(x) // batch
@@ -57,7 +57,7 @@ def train(x, y, seed, epochs=8, batch=32, lr=0.01):
 def in_batches(function, x): return torch.cat([function(b) for b in x.split(256)])
 
 
-def few_shot(net, world, seed, shots=5, repeats=30, windows=(0, 4, 8)):
+def few_shot(net, world, seed, shots=5, repeats=30, windows=(2, 7)):
     "Mean accuracy (%) on the classes that synth-tau22 lacks: shots from the training places, tests from the others."
     frame = world_frame(world, "class", seed)
     frame = frame[frame.scene.isin(UNSEEN_CLASSES[world])].groupby(["scene", "group"]).head(2)

@@ -10,13 +10,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+THREADS = dict(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")  # two workers share the cores
 
 
 def pytest():
     "Run tests/; returns (passed, failed)."
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        code = subprocess.run([sys.executable, "-m", "pytest", "-q", "--junitxml", report, "tests"], cwd=ROOT).returncode
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "--durations", "8", "--junitxml", report, "tests"]
+        code = subprocess.run(command, cwd=ROOT, env=os.environ | THREADS).returncode
         counts = dict(re.findall(r'(tests|failures|errors|skipped)="(\d+)"', report.read_text()[:2000])) if report.exists() else {}
     failed = int(counts.get("failures", 0)) + int(counts.get("errors", 0))
     passed = int(counts.get("tests", 0)) - failed - int(counts.get("skipped", 0))
@@ -24,7 +26,7 @@ def pytest():
 
 
 def notebook(path):
-    env = os.environ | dict(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", MPLBACKEND="agg")
+    env = os.environ | THREADS | dict(MPLBACKEND="agg")
     began = time.time()
     done = subprocess.run([BIN / "nbdev_test", "--path", path, "--n_workers", "0"], cwd=ROOT, env=env, capture_output=True, text=True)
     return path, done, time.time() - began
