@@ -1,7 +1,6 @@
 """Embeddings, retrieval, K-shot, intervals, comparisons and the closed set."""
 import dataclasses
 import inspect
-import os
 import types
 
 import contrastasc

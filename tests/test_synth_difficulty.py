@@ -38,7 +38,7 @@ def pictures(world, frame, seed, windows=(0,)):
     return torch.cat(parts)
 
 
-def train(x, y, seed, epochs=6, batch=32, lr=0.01):
+def train(x, y, seed, epochs=8, batch=32, lr=0.01):
     "A small CP-Mobile, trained with AdamW on clean pictures."
     torch.manual_seed(seed)
     net, steps = CPMobile("cpm12k", head="conv"), len(x) // batch
