@@ -178,7 +178,7 @@ def ordinary_user(tmp_path):
     "Permissions mean nothing to root; become somebody else for the test."
     if not hasattr(os, "geteuid"): pytest.skip("no users here")
     root = os.geteuid() == 0
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]): folder.chmod(0o755)
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]): folder.chmod(0o755)
     if root: os.chown(tmp_path, 65534, 65534); os.seteuid(65534)
     yield
     if root: os.seteuid(0)
