@@ -21,7 +21,6 @@ from contrastasc.cpmobile import CPMobile
 from contrastasc.frontend import LogMel
 from contrastasc.synth import WORLDS, render_frame, world_frame
 
-pytestmark = pytest.mark.xdist_group("worlds")  # one worker measures the worlds for all tests here
 SEEDS = (0, 1, 2)
 UNSEEN_DEVICES = ("s4", "s5", "s6")
 UNSEEN_CLASSES = {
