@@ -67,3 +67,24 @@ def test_counts(name, fixture):
     norms = sum(m.num_features for m in original.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert count_parameters(original) - norms == FUSED[name]
     assert set(original.state_dict()) == set(fixture(f"cpmobile_{name}").under("weights/"))
+
+
+# multiply-adds as torchinfo counts them (it adds the parameters of batch normalisation once), by picture, and with biases after fusion
+TORCHINFO = {
+    (256, 64): dict(cpm6k=1_460_952, cpm12k=4_129_932, cpm30k=9_291_632, cpm54k=16_339_460, cpm126k=28_893_268),
+    (256, 65): dict(cpm6k=1_593_560, cpm12k=4_478_604, cpm30k=10_100_336, cpm54k=17_776_388, cpm126k=31_684_180),
+    (128, 64): dict(cpm6k=730_840, cpm12k=2_065_548, cpm30k=4_646_768, cpm54k=8_171_012, cpm126k=14_448_724),
+}
+FUSED_MACS = dict(cpm6k=1_582_336, cpm12k=4_354_304, cpm30k=9_638_144, cpm54k=16_803_072, cpm126k=29_561_088)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_published_multiply_adds(name):
+    model = CPMobile(name, head="conv").eval()
+    norms = sum(m.num_features for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    for size, published in TORCHINFO.items():
+        assert sum(count_macs(model, torch.randn(1, 1, *size)).values()) + 2 * norms == published[name]
+    outputs = []
+    for m in model.modules():
+        if isinstance(m, torch.nn.Conv2d): m.register_forward_hook(lambda m, x, y: outputs.append(y.numel()))
+    assert sum(count_macs(model, torch.randn(1, 1, 256, 64)).values()) + sum(outputs) == FUSED_MACS[name]
