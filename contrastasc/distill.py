@@ -7,7 +7,7 @@ __all__ = ['LEARNING_RATES', 'TeacherOutputs', 'teacher_outputs', 'DistillConfig
            'load_student']
 
 # %% ../nbs/11_distill.ipynb #1e199911
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import torch
 from torch import nn, Tensor

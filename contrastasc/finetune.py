@@ -153,11 +153,7 @@ class EndToEndObjective(nn.Module):
         spec, targets = self.mixup(self.view(t.encoder, batch["wave"]), F.one_hot(batch["label"], self.n_classes).float())
         embedding = t.encoder.encode(spec).mean(1)
         if t.projection is None: return dict(loss=F.cross_entropy(t.head(embedding).float(), targets))
-        z = t.projection(embedding)
-        if (everyone := gather_rows(z)) is z: return teacher_loss(t.head(embedding), z, targets, self.config.weight, self.config.temperature)
-        ce = F.cross_entropy(t.head(embedding).float(), targets)
-        supcon = soft_supcon_loss(everyone, gather_rows(targets), self.config.temperature)
-        return dict(loss=self.config.weight * ce + (1 - self.config.weight) * supcon, ce=ce, supcon=supcon)
+        return teacher_loss(t.head(embedding), t.projection(embedding), targets, self.config.weight, self.config.temperature, gather_rows)
 
 # %% ../nbs/08_finetune.ipynb #d32043df
 def finetune(

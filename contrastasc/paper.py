@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn, Tensor
 from .distill import DistillConfig, distill, load_student, teacher_outputs
-from .evaluate import closed_set, compare, kshot, kshot_scenes
+from .evaluate import closed_set, compare, kshot_scenes
 from .finetune import FinetuneConfig, finetune, load_teacher
 from .frontend import LogMel
 from .scenes import SceneSet, load_scenes, seen_classes
@@ -135,7 +135,7 @@ def _on_recordings(data, scale, seed, variant, ks, repeats, progress):
     pool = scenes.subset(table.split.isin(("pool", "train")).to_numpy())
     seen = [c for c in seen_classes(pool) if (pool.frame.scene == c).any()]
     floor = extract_embeddings(MeanLogMel().eval(), scenes, progress=progress, cache=home() / "embeddings")
-    tested = sorted(kshot_scenes(floor, table, max(ks), 1).per_class); kshot_scenes(floor, table, min(ks), 1)
+    tested = sorted(kshot_scenes(floor, table, max(ks), 1).per_class)
     if len(seen) < 2: seen, note = tested, note + "Fewer than two classes are TAU22's: training uses all of them, none is unseen. "
     rows = train_rows(pool.of_classes(seen), scale, seed, variant, progress)
     frame = kshot_rows(row_embeddings(rows, scenes, progress), table, seen, ks, repeats)

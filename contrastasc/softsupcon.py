@@ -62,8 +62,9 @@ def teacher_loss(
     targets: Tensor,  # label vectors [B, C]
     weight: float = 0.25,  # lambda: share of the cross-entropy; 1 is plain classification
     temperature: float = 0.2,
+    gather=lambda rows: rows,  # rows of this process -> rows of all, with gradient, where several train together
 ) -> dict[str, Tensor]:  # "loss" and its parts "ce" and "supcon", scalars
     "Stage 1's loss, equation (2): weight * CE + (1 - weight) * Soft-SupCon."
     ce = F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, targets)
-    supcon = soft_supcon_loss(z, targets, temperature)
+    supcon = soft_supcon_loss(gather(z), gather(targets), temperature)
     return dict(loss=weight * ce + (1 - weight) * supcon, ce=ce, supcon=supcon)
