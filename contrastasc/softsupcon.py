@@ -25,11 +25,16 @@ class CosineHead(nn.Module):
 
 # %% ../nbs/06_softsupcon.ipynb #2627f1f8
 class ProjectionHead(nn.Sequential):
-    "Two fully connected layers with a ReLU between: embedding [B, in] -> projection [B, out], not yet normalised."
+    "Two fully connected layers with a ReLU between, or one layer alone: embedding [B, in] -> projection [B, out], not yet normalised."
 
-    def __init__(self, in_features: int, hidden: int | None = None, out_features: int = 128):
-        hidden = hidden or in_features
-        super().__init__(nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, out_features))
+    def __init__(self,
+        in_features: int,
+        hidden: int | None = None,  # width between the layers; None: `in_features`; 0: one linear layer
+        out_features: int = 128,
+    ):
+        hidden = in_features if hidden is None else hidden
+        if hidden: super().__init__(nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, out_features))
+        else: super().__init__(nn.Linear(in_features, out_features))
 
 # %% ../nbs/06_softsupcon.ipynb #7ad13e20
 def _off_diagonal(x): return ~torch.eye(len(x), dtype=torch.bool, device=x.device)
