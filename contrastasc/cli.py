@@ -86,7 +86,7 @@ def doctor() -> bool:  # whether nothing is wrong
 
 # %% ../nbs/A4_cli.ipynb #5dfb2e1e
 def _course(a):
-    from contrastasc.paper import course
+    from contrastasc.course import course
     print(course(a.data, scale=a.scale, seed=a.seed, variant=a.variant, out=a.out).text)
 
 def _lab(a):
@@ -116,7 +116,7 @@ def _distill(a):
     print(f"student saved in {Path(a.out) / 'student'}")
 
 def _evaluate(a):
-    from contrastasc.paper import evaluate_model
+    from contrastasc.course import evaluate_model
     print(evaluate_model(a.model, a.data, root=a.root, ks=a.k, repeats=a.repeats))
 
 # %% ../nbs/A4_cli.ipynb #ae2e17ba

@@ -112,7 +112,7 @@ def draw_bars(
         if high > low: ax.errorbar(middle, at, xerr=[[middle - low], [high - middle]], color="k", ls="none", capsize=3)
         ax.annotate(f"{middle:.1f}" if percent else f"{middle:.4g}", (max(high, middle), at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
     if chance is not None: ax.axvline(by * chance, color="k", ls=":", label="chance"); ax.legend()
-    ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=xlabel); ax.invert_yaxis(); ax.margins(x=0.15)
+    ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=xlabel, ylim=(len(values) - 0.4, -0.6)); ax.margins(x=0.15)
     return ax
 
 # %% ../nbs/A0_figures.ipynb #0bf53678

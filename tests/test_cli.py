@@ -108,7 +108,8 @@ def test_course_on_a_folder(capsys, tmp_path):
 
 def test_course_reads_real_recordings(real_scenes):
     "The recordings' own splits and TAU22's names are used as they stand."
-    from contrastasc.paper import MeanLogMel, kshot_rows
+    from contrastasc.course import kshot_rows
+    from contrastasc.paper import MeanLogMel
     from contrastasc.train import extract_embeddings
     scenes = load_scenes(real_scenes)
     frame = kshot_rows({"mean log-mel": extract_embeddings(MeanLogMel().eval(), scenes, progress=False)}, scenes.frame, ["park", "metro"], (5,), 5)
