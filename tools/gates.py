@@ -1,4 +1,4 @@
-"""What must hold before any test: notebooks clean, library in step with them, README regenerated, no orphan module.
+"""What must hold before any test: notebooks clean, library in step with them, README regenerated, no orphan module, chapters in shape.
 
 Works on a copy of the tree, so that nothing is changed; prints `N passed, N failed` and exits non-zero on any failure.
 """
@@ -13,6 +13,8 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
+
+import shape
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -78,13 +80,18 @@ def imports_go_up(copy):
     return wrong
 
 
+def chapters_are_lessons(copy):
+    "Counts, theses, pictures and checks that every chapter has (tools/shape.py)."
+    return [f"{path.stem}: {what}" for path in shape.chapters() for what in shape.measure(path)[1]]
+
+
 def same_version(copy):
     ini = ConfigParser(delimiters=["="], interpolation=None); ini.read(ROOT / "settings.ini")
     written = re.search(r'__version__ = "(.+)"', (ROOT / "contrastasc" / "__init__.py").read_text())[1]
     return [] if written == ini["DEFAULT"]["version"] else [f"__init__.py says {written}, settings.ini {ini['DEFAULT']['version']}"]
 
 
-GATES = [cells_compile, notebooks_clean, library_in_step, readme_regenerated, no_orphan_module, imports_go_up, same_version]
+GATES = [cells_compile, notebooks_clean, library_in_step, readme_regenerated, no_orphan_module, imports_go_up, chapters_are_lessons, same_version]
 
 
 def main():
