@@ -10,9 +10,10 @@ import math
 import torch
 from torch import nn, Tensor
 
-# %% ../nbs/03_frontend.ipynb #d49c6e97
+# %% ../nbs/03_frontend.ipynb #278aa82b
 def hz_to_mel(f): return 1127.0 * torch.log1p(torch.as_tensor(f, dtype=torch.float64) / 700.0)
 
+# %% ../nbs/03_frontend.ipynb #60474df4
 def kaldi_mel_bank(
     n_mels: int,  # triangles
     n_fft: int,  # FFT length in samples
@@ -30,12 +31,13 @@ def kaldi_mel_bank(
     rising = (mel - left) / step
     return nn.functional.pad(torch.minimum(rising, 2 - rising).clamp(min=0), (0, 1)).float()
 
-# %% ../nbs/03_frontend.ipynb #aebd95a5
+# %% ../nbs/03_frontend.ipynb #7c7544c0
 def _in_small_batches(function, waveform, size=16):
     "On a CPU spectra of a few clips at a time stay in the cache: twice as fast as all at once."
     if waveform.device.type != "cpu" or len(waveform) <= size: return function(waveform)
     return torch.cat([function(part) for part in waveform.split(size)])
 
+# %% ../nbs/03_frontend.ipynb #9cd7f48c
 class LogMel(nn.Module):
     "CP-Mobile's log-mel picture of a waveform, with the frequency shift while training (section 4 of the paper; 16 kHz form)."
 

@@ -6,13 +6,8 @@
 __all__ = ['COLUMNS', 'SAMPLE_RATE', 'TAU22_CLASSES', 'CLASS_MAP', 'NEAR_CLASSES', 'SEEN', 'READERS', 'SceneError', 'Opener',
            'SceneSet', 'seen_classes', 'load_scenes']
 
-# %% ../nbs/02_scenes.ipynb #9d7404e7
-import hashlib
-import json
-import os
-import shutil
-import time
-import warnings
+# %% ../nbs/02_scenes.ipynb #fa78907e
+import hashlib, json, os, shutil, time, warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +16,11 @@ from difflib import get_close_matches
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import torch
+import numpy as np, pandas as pd, torch
 from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
-import contrastasc.synth
 from .audio import AUDIO_SUFFIXES, audio_info, read_audio
 from .synth import WORLDS, home, render_frame, resolve_scale, world_frame
 
@@ -39,7 +31,7 @@ COLUMNS = ("path", "scene", "device", "city", "location", "recording", "group", 
 class SceneError(ValueError):
     "A set of scenes that cannot be used as asked; the message says what is wrong and what to do."
 
-# %% ../nbs/02_scenes.ipynb #0cab3810
+# %% ../nbs/02_scenes.ipynb #b212cd8f
 def _deal(counts, fraction, rng):
     "One try to put groups [G, C] on the first side: bool [G]."
     side = np.full(len(counts), -1)
@@ -55,15 +47,19 @@ def _deal(counts, fraction, rng):
             side[smallest] = 1 - side[smallest]
     return side == 1
 
+# %% ../nbs/02_scenes.ipynb #e9a14fd2
+def _no_split(alone):
+    "The error for classes that one group holds alone."
+    more = f" (the same for {len(alone) - 1} more classes)" if len(alone) > 1 else ""
+    return SceneError(f"class {alone[0]!r} has one group only, so it cannot be on both sides of a split; add recordings of another place or leave it out with subset" + more)
+
 
 def _divide(scene, group, fraction, seed):
     "Which rows [N] go to the first side: bool, with every group on one side and every class on both."
     if not 0 < fraction < 1: raise SceneError(f"split_by_group needs a fraction between 0 and 1, got {fraction}")
     counts = pd.crosstab(np.asarray(group), np.asarray(scene))
     alone = list(counts.columns[(counts > 0).sum() < 2])
-    if alone:
-        raise SceneError(f"class {alone[0]!r} has one group only, so it cannot be on both sides of a split; add recordings of another place or leave it out with subset"
-                         + (f" (the same for {len(alone) - 1} more classes)" if len(alone) > 1 else ""))
+    if alone: raise _no_split(alone)
     rng = np.random.default_rng(seed)
     for _ in range(50):
         first = _deal(counts.values, fraction, rng)
@@ -87,7 +83,7 @@ def _encode(
     scale[scale < 1e-30] = 1
     return np.rint(sound / scale[..., None]).astype(np.int16), scale
 
-# %% ../nbs/02_scenes.ipynb #156054be
+# %% ../nbs/02_scenes.ipynb #815f23c4
 class _Store:
     "Sound that can be picked by row: int16 or float32 [N, seconds, 16000] times a scale [N, seconds]."
 
@@ -111,7 +107,7 @@ class _Store:
         "float32 [..., 16000] for an index into [N, seconds]."
         return torch.from_numpy(np.asarray(np.multiply(self.sound[at], self.scale[at][..., None], dtype=np.float32)))
 
-# %% ../nbs/02_scenes.ipynb #55b1dd70
+# %% ../nbs/02_scenes.ipynb #9e2065f2
 @dataclass(frozen=True)
 class Opener:
     "How to get at the sound of a table's rows."
@@ -120,12 +116,6 @@ class Opener:
     read: Callable[[pd.DataFrame], Iterator]  # rows -> one 16 kHz waveform for each, in order
     probes: int = 0  # clips to compare with the pack whenever it is opened
 
-
-def _digest(*parts) -> str:
-    "16 hexadecimal digits of everything given."
-    h = hashlib.blake2b(digest_size=8)
-    for part in parts: h.update((part if isinstance(part, bytes) else str(part).encode()) + b"\0")
-    return h.hexdigest()
 
 
 def _chunks(frame, seconds=64):
@@ -138,6 +128,13 @@ def _chunks(frame, seconds=64):
             out.append((start, int(end)))
             start = int(end)
     return out
+
+# %% ../nbs/02_scenes.ipynb #f030240f
+def _digest(*parts) -> str:
+    "16 hexadecimal digits of everything given."
+    h = hashlib.blake2b(digest_size=8)
+    for part in parts: h.update((part if isinstance(part, bytes) else str(part).encode()) + b"\0")
+    return h.hexdigest()
 
 
 def _work(frame, opener, todo, seconds):
@@ -152,7 +149,7 @@ def _work(frame, opener, todo, seconds):
         finally:
             for job in waiting: job.cancel()
 
-# %% ../nbs/02_scenes.ipynb #90b6fdf3
+# %% ../nbs/02_scenes.ipynb #d68658f7
 _DONE_EVERY = 2.0  # seconds between two notes of progress
 
 
@@ -162,29 +159,31 @@ def _read_done(part):
     return {int(line) for line in lines if line.isdigit()}
 
 
+def _note(done, fresh, written):
+    "Name fresh chunks in `done`, once what was written has reached the disk."
+    for f in written: f.flush(); os.fsync(f.fileno())
+    done.write("".join(f"{start}\n" for start in fresh)); done.flush(); os.fsync(done.fileno())
+    fresh.clear()
+
+
 def _fill(part, frame, opener, seconds, name):
     "Write all chunks that `done` does not name."
-    chunks, finished = _chunks(frame), _read_done(part)
-    todo = [c for c in chunks if c[0] not in finished]
-    clips = sum(stop - start for start, stop in todo)
-    for file in ("sound.i16", "scale.f32"): (part / file).touch()
-    with (open(part / "sound.i16", "r+b") as sound_file, open(part / "scale.f32", "r+b") as scale_file, open(part / "done", "a") as done,
-          tqdm(total=len(frame), initial=len(frame) - clips, desc=f"packing {name}", unit="clip", delay=1, leave=False) as bar):
+    finished, files = _read_done(part), [part / "sound.i16", part / "scale.f32"]
+    todo = [c for c in _chunks(frame) if c[0] not in finished]
+    left = sum(stop - start for start, stop in todo)
+    for f in files: f.touch()
+    with (open(files[0], "r+b") as sound_file, open(files[1], "r+b") as scale_file, open(part / "done", "a") as done,
+          tqdm(total=len(frame), initial=len(frame) - left, desc=f"packing {name}", unit="clip", delay=1, leave=False) as bar):
         fresh, noted = [], time.monotonic()
-        def note():
-            for f in (sound_file, scale_file): f.flush(); os.fsync(f.fileno())
-            done.write("".join(f"{start}\n" for start in fresh)); done.flush(); os.fsync(done.fileno())
-            fresh.clear()
         try:
             for start, sound, scale in _work(frame, opener, todo, seconds):
                 sound_file.seek(start * seconds * SAMPLE_RATE * 2); sound_file.write(sound)
                 scale_file.seek(start * seconds * 4); scale_file.write(scale)
-                fresh.append(start)
-                bar.update(len(sound))
-                if time.monotonic() - noted > _DONE_EVERY: note(); noted = time.monotonic()
-        finally: note()
+                fresh.append(start); bar.update(len(sound))
+                if time.monotonic() - noted > _DONE_EVERY: _note(done, fresh, (sound_file, scale_file)); noted = time.monotonic()
+        finally: _note(done, fresh, (sound_file, scale_file))
 
-
+# %% ../nbs/02_scenes.ipynb #48907d77
 def _is_whole(folder, shape):
     "True where a pack of this shape lies complete."
     sizes = {"sound.i16": 2 * SAMPLE_RATE, "scale.f32": 4}
@@ -199,6 +198,21 @@ def _agrees(store, frame, opener):
         wave = next(iter(opener.read(frame.iloc[[i]])))
         if (store.pick(i).flatten()[: len(wave)] - wave).abs().max() > wave.abs().max() / 30000: return False
     return True
+
+
+def _make(folder, shape, frame, opener, name):
+    "Pack into folder.part, going on where an earlier attempt stopped, and rename it when it is whole."
+    part, need = folder.with_suffix(".part"), shape[0] * shape[1] * (2 * SAMPLE_RATE + 4)
+    if part.exists() and not (part / "done").exists(): shutil.rmtree(part)
+    part.mkdir(exist_ok=True)
+    free = shutil.disk_usage(part).free + sum(f.stat().st_size for f in part.iterdir())
+    if need > free:
+        raise SceneError(f"{name} needs {need / 1e9:.1f} GB in {folder.parent} and {free / 1e9:.1f} GB are free; make room or point CONTRASTASC_HOME at a bigger disk")
+    _fill(part, frame, opener, shape[1], name)
+    (part / "index.json").write_text(json.dumps(dict(shape=shape, name=name, made=time.strftime("%Y-%m-%d %H:%M"))))
+    (part / "done").unlink()
+    if folder.exists(): shutil.rmtree(folder)
+    os.replace(part, folder)
 
 
 def _pack(frame, opener, name) -> _Store:
@@ -216,55 +230,9 @@ def _pack(frame, opener, name) -> _Store:
         raise SceneError(f"{name} cannot be packed into the cache ({e}); free some space there or point CONTRASTASC_HOME at another folder") from None
     return _Store(key, shape, folder)
 
-
-def _make(folder, shape, frame, opener, name):
-    "Pack into folder.part, going on where an earlier attempt stopped, and rename it when it is whole."
-    part, need = folder.with_suffix(".part"), shape[0] * shape[1] * (2 * SAMPLE_RATE + 4)
-    if part.exists() and not (part / "done").exists(): shutil.rmtree(part)
-    part.mkdir(exist_ok=True)
-    free = shutil.disk_usage(part).free + sum(f.stat().st_size for f in part.iterdir())
-    if need > free:
-        raise SceneError(f"{name} needs {need / 1e9:.1f} GB in {folder.parent} and {free / 1e9:.1f} GB are free; make room or point CONTRASTASC_HOME at a bigger disk")
-    _fill(part, frame, opener, shape[1], name)
-    (part / "index.json").write_text(json.dumps(dict(shape=shape, name=name, made=time.strftime("%Y-%m-%d %H:%M"))))
-    (part / "done").unlink()
-    if folder.exists(): shutil.rmtree(folder)
-    os.replace(part, folder)
-
-# %% ../nbs/02_scenes.ipynb #3ea2a82c
-def _rows(frame, classes, where, columns) -> np.ndarray:
-    "Positions [n] of the rows that are asked for."
-    keep = np.arange(len(frame))
-    if where is not None:
-        where = np.asarray(where)
-        if where.dtype == bool and where.shape != (len(frame),): raise SceneError(f"a mask of shape {where.shape} does not fit {len(frame)} clips")
-        if where.dtype != bool and where.dtype.kind not in "iu": raise SceneError(f"subset needs a boolean mask or whole numbers, got {where.dtype}")
-        if where.dtype != bool and where.size and not -len(frame) <= where.min() <= where.max() < len(frame):
-            raise SceneError(f"there are {len(frame)} clips, so the numbers given to subset must lie between 0 and {len(frame) - 1}")
-        keep = keep[where]
-    for column, wanted in columns.items():
-        if column not in frame: raise SceneError(f"there is no column {column!r}; the columns are {', '.join(frame.columns)}")
-        wanted = [wanted] if isinstance(wanted, str) or not hasattr(wanted, "__iter__") else list(wanted)
-        if column == "scene" and (strange := [w for w in wanted if w not in classes]):
-            raise SceneError(f"there is no class {strange[0]!r}; the classes are {', '.join(classes)}")
-        found = frame[column].iloc[keep].isin(wanted).values
-        if not found.any(): raise SceneError(f"no clip has {column} {' or '.join(map(repr, wanted))}; there are {_listed(frame[column].iloc[keep])}")
-        keep = keep[found]
-    if not len(keep): raise SceneError("this selection leaves no clip")
-    return keep
-
-
-def _listed(values, most=12) -> str:
-    "The different values of a column, in words."
-    values = [repr(v) for v in sorted(set(values), key=str)]
-    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
-
-# %% ../nbs/02_scenes.ipynb #517ef098
-class SceneSet:
-    """Clips with their sound, classes and origin.
-
-    `frame` (one row a clip, `COLUMNS` first), `classes` (list), `labels` (int64 [N], positions in `classes`), `name`.
-    A subset keeps the classes, so that a label means the same everywhere."""
+# %% ../nbs/02_scenes.ipynb #c3860fcf
+class _Clips:
+    "A table whose rows can be heard."
 
     def __init__(self, frame, classes, store, name, rows=None):
         self.frame, self.classes, self.name, self._store = frame.reset_index(drop=True), list(classes), name, store
@@ -302,6 +270,50 @@ class SceneSet:
         index = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
         return dict(wave=self._store.pick(self._rows[index], 0), label=torch.from_numpy(self.labels[index]), index=torch.from_numpy(index))
 
+    def _one(self, i):
+        i, n = i.__index__(), len(self)
+        if not -n <= i < n: raise IndexError(f"clip {i} of {n}")
+        return i % n
+
+# %% ../nbs/02_scenes.ipynb #9e945f60
+def _numbers(where, n) -> np.ndarray:
+    "A mask or clip numbers, checked."
+    where = np.asarray(where)
+    if where.dtype == bool and where.shape != (n,): raise SceneError(f"a mask of shape {where.shape} does not fit {n} clips")
+    if where.dtype != bool and where.dtype.kind not in "iu": raise SceneError(f"subset needs a boolean mask or whole numbers, got {where.dtype}")
+    if where.dtype != bool and where.size and not -n <= where.min() <= where.max() < n:
+        raise SceneError(f"there are {n} clips, so the numbers given to subset must lie between 0 and {n - 1}")
+    return where
+
+
+def _listed(values, most=12) -> str:
+    "The different values of a column, in words."
+    values = [repr(v) for v in sorted(set(values), key=str)]
+    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
+
+# %% ../nbs/02_scenes.ipynb #dc1a516f
+def _rows(frame, classes, where, columns) -> np.ndarray:
+    "Positions [n] of the rows that are asked for."
+    keep = np.arange(len(frame))
+    if where is not None: keep = keep[_numbers(where, len(frame))]
+    for column, wanted in columns.items():
+        if column not in frame: raise SceneError(f"there is no column {column!r}; the columns are {', '.join(frame.columns)}")
+        wanted = [wanted] if isinstance(wanted, str) or not hasattr(wanted, "__iter__") else list(wanted)
+        if column == "scene" and (strange := [w for w in wanted if w not in classes]):
+            raise SceneError(f"there is no class {strange[0]!r}; the classes are {', '.join(classes)}")
+        found = frame[column].iloc[keep].isin(wanted).values
+        if not found.any(): raise SceneError(f"no clip has {column} {' or '.join(map(repr, wanted))}; there are {_listed(frame[column].iloc[keep])}")
+        keep = keep[found]
+    if not len(keep): raise SceneError("this selection leaves no clip")
+    return keep
+
+# %% ../nbs/02_scenes.ipynb #06c4a9f1
+class SceneSet(_Clips):
+    """Clips with their sound, classes and origin.
+
+    `frame` (one row a clip, `COLUMNS` first), `classes` (list), `labels` (int64 [N], positions in `classes`), `name`.
+    A subset keeps the classes, so that a label means the same everywhere."""
+
     def subset(
         self,
         where=None,  # boolean mask [N] or clip numbers
@@ -333,11 +345,6 @@ class SceneSet:
         "16 hexadecimal digits that change with any sound, label, column or the order of rows."
         return _digest(self._store.key, self.classes, pd.util.hash_pandas_object(self.frame).values.tobytes(), self._rows.tobytes())
 
-    def _one(self, i):
-        i, n = i.__index__(), len(self)
-        if not -n <= i < n: raise IndexError(f"clip {i} of {n}")
-        return i % n
-
     def __repr__(self):
         f, seconds = self.frame, self.frame.duration.sum()
         lengths = f"{f.duration.min():g}" if f.duration.nunique() == 1 else f"{f.duration.min():g} to {f.duration.max():g}"
@@ -357,7 +364,7 @@ class SceneSet:
         "A set from sound in memory. `SceneError` where counts differ or the sound is empty or not finite."
         return _from_arrays(cls, waves, labels, classes, groups, columns)
 
-# %% ../nbs/02_scenes.ipynb #d7694a82
+# %% ../nbs/02_scenes.ipynb #abcfc0e9
 def _label_names(labels, classes):
     "(scene of each clip, classes) from names or numbers."
     labels = np.asarray(labels)
@@ -372,17 +379,22 @@ def _label_names(labels, classes):
     return names, classes
 
 
-def _from_arrays(cls, waves, labels, classes, groups, columns):
+def _checked(waves, columns):
+    "Waveforms as float32, one value of every column for each."
     waves = [np.asarray(w, dtype=np.float32) for w in waves]
-    n = len(waves)
-    if not n: raise SceneError("no clip was given")
-    columns = dict(columns) | ({} if groups is None else dict(group=groups))
-    for what, values in (("labels", labels), *((f"values of {c}", v) for c, v in columns.items())):
-        if len(values) != n: raise SceneError(f"there are {n} clips and {len(values)} {what}; give one each")
+    if not waves: raise SceneError("no clip was given")
+    for what, values in columns.items():
+        if len(values) != len(waves): raise SceneError(f"there are {len(waves)} clips and {len(values)} {what}; give one each")
     for i, wave in enumerate(waves):
         if wave.ndim != 1 or not len(wave): raise SceneError(f"clip {i} has shape {wave.shape}; a waveform [T] is needed")
         if not np.isfinite(wave).all(): raise SceneError(f"clip {i} holds NaN or infinite samples")
-    scene, classes = _label_names(labels, classes)
+    return waves
+
+
+def _from_arrays(cls, waves, labels, classes, groups, columns):
+    columns = dict(columns) | ({} if groups is None else dict(group=groups))
+    waves = _checked(waves, dict(labels=labels) | {f"values of {c}": v for c, v in columns.items()})
+    n, (scene, classes) = len(waves), _label_names(labels, classes)
     names = [f"clip-{i:05d}" for i in range(n)]
     frame = dict.fromkeys(COLUMNS, "") | dict(path=names, scene=scene, recording=names, group=names, start=0.0)
     frame |= {c: [str(v) for v in values] if c in COLUMNS else list(values) for c, values in columns.items()}
@@ -391,7 +403,7 @@ def _from_arrays(cls, waves, labels, classes, groups, columns):
     sound = np.stack([np.pad(w, (0, seconds * SAMPLE_RATE - len(w))) for w in waves]).reshape(n, seconds, SAMPLE_RATE)
     return cls(frame, classes, _Store(_digest(sound.tobytes()), (n, seconds), sound=sound), "arrays")
 
-# %% ../nbs/02_scenes.ipynb #3688d425
+# %% ../nbs/02_scenes.ipynb #909ce3d2
 TAU22_CLASSES = ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian", "street_traffic", "tram")
 CLASS_MAP = {  # TAU22's name: the same class in the other sets
     "airport": dict(icme24="Airport"),
@@ -408,7 +420,7 @@ NEAR_CLASSES = {"public_square": dict(tut17="city_center"), "street_pedestrian":
 SEEN = dict(tau22=TAU22_CLASSES) | {target: tuple(row[target] for row in CLASS_MAP.values() if target in row) for target in ("tut17", "icme24")}
 SEEN |= {f"synth-{name}": classes for name, classes in SEEN.items()}
 
-
+# %% ../nbs/02_scenes.ipynb #3e2ccfe0
 def seen_classes(
     scenes: SceneSet,
 ) -> tuple[str, ...]:  # its classes that TAU22 has, in label order
@@ -421,13 +433,13 @@ def seen_classes(
     return tuple(c for c in scenes.classes if c.strip().lower().replace(" ", "_").replace("-", "_") in TAU22_CLASSES or mapped.get(c, False))
 
 # %% ../nbs/02_scenes.ipynb #7e482b67
-_SYNTH_CODE = _digest(Path(contrastasc.synth.__file__).read_bytes())
+_EDITION = "8ec84b5afb7e4475"  # of the generated worlds: another name whenever a sample they render changes
 
 
 def _read_world(world, root, split, columns, scale, seed):
     "A generated world."
     scale = resolve_scale(scale)
-    return world_frame(world, scale, seed), Opener(_digest(world, scale, seed, _SYNTH_CODE), WORLDS[world].classes, partial(render_frame, world, seed=seed), probes=3)
+    return world_frame(world, scale, seed), Opener(_digest(world, scale, seed, _EDITION), WORLDS[world].classes, partial(render_frame, world, seed=seed), probes=3)
 
 # %% ../nbs/02_scenes.ipynb #122fcce3
 _NOT_READ = (".m4a", ".aac", ".wma", ".mp4", ".webm", ".amr", ".3gp", ".mov")
@@ -449,76 +461,7 @@ def _scan(folder) -> pd.DataFrame:
     if not rows: raise SceneError(f"{folder} holds no recordings: it needs a manifest.csv or one folder per class with {', '.join(AUDIO_SUFFIXES)} files in it")
     return pd.DataFrame(rows, columns=["path", "scene", "recording", "group"])
 
-# %% ../nbs/02_scenes.ipynb #e075f994
-_KNOWN_COLUMNS = dict(
-    path="path filename file file_name filepath file_path audio audio_path audio_file wav",
-    scene="scene scene_label class class_label class_name category label target",
-    device="device source_label microphone",
-    city="city",
-    location="location location_id identifier place site",
-    recording="recording recording_id take",
-    group="group group_id split_group location location_id identifier place site session",
-    split="split subset partition fold",
-)
-
-
-def _table(manifest) -> pd.DataFrame:
-    "The manifest as text, whatever its separator."
-    try:
-        header = manifest.read_text(encoding="utf-8-sig").lstrip().split("\n", 1)[0]
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(manifest, sep=max(",\t;", key=header.count), dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except UnicodeDecodeError: raise SceneError(f"{manifest} is not UTF-8 text; save it as UTF-8") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as e: raise SceneError(f"{manifest} is not a table ({str(e).strip()}); give it a line of column names and one line per recording") from None
-    except OSError as e: raise SceneError(f"{manifest} cannot be read ({e.strerror})") from None
-    table.columns = table.columns.str.strip()
-    table = table.fillna("").apply(lambda column: column.str.strip())
-    if not len(table): raise SceneError(f"{manifest} has no rows; give it one line per recording")
-    return table
-
-
-def _find_columns(table, columns, manifest) -> dict:
-    "Our column: the manifest's column."
-    has, given = ", ".join(table.columns), dict(columns or {})
-    for ours, theirs in given.items():
-        if ours not in _KNOWN_COLUMNS: raise SceneError(f"columns= maps {', '.join(_KNOWN_COLUMNS)} to columns of the manifest; there is no {ours!r}")
-        if theirs not in table: raise SceneError(f"{manifest} has no column {theirs!r}; its columns are {has}")
-    plain = {c.lower().replace(" ", "_").replace("-", "_"): c for c in reversed(table.columns)}
-    found = {ours: next((plain[n] for n in names.split() if n in plain), None) for ours, names in _KNOWN_COLUMNS.items()} | given
-    for ours in ("path", "scene"):
-        if not found[ours]: raise SceneError(f'{manifest} has no column for the {ours}; its columns are {has}: name it with columns={{"{ours}": ...}}')
-    return {ours: theirs for ours, theirs in found.items() if theirs}
-
-
-def _locate(folder, name):
-    "Where a manifest's file lies, as a path from the folder; None where it does not."
-    for candidate in (name, f"audio/{name}", name.replace("\\", "/")):
-        if (folder / candidate).is_file(): return candidate
-    return None
-
-
-def _read_manifest(folder, columns) -> pd.DataFrame:
-    "One row per recording, our columns first, the manifest's others after them."
-    manifest = folder / "manifest.csv"
-    table = _table(manifest)
-    found = _find_columns(table, columns, manifest)
-    rows = pd.DataFrame({ours: table[theirs] for ours, theirs in found.items()})
-    for ours, what in (("path", "file name"), ("scene", "class")):
-        if (rows[ours] == "").any(): raise SceneError(f"{manifest} has no {what} in row {int((rows[ours] == '').argmax()) + 1}; fill it in or remove the row")
-    names, rows["path"] = rows.path, [_locate(folder, name) for name in rows.path]
-    if rows.path.isna().any():
-        raise SceneError(f"{manifest} names {names[rows.path.isna()].iat[0]}, which is neither in {folder} nor in its audio folder"
-                         + (f" ({rows.path.isna().sum()} files are missing)" if rows.path.isna().sum() > 1 else ""))
-    if rows.path.duplicated().any(): raise SceneError(f"{manifest} names {rows.path[rows.path.duplicated()].iat[0]} twice; keep one row per recording")
-    if "recording" not in rows: rows["recording"] = rows.path.str.rsplit(".", n=1).str[0]
-    if "group" not in rows: rows["group"] = rows.recording
-    empty = rows.group == ""
-    rows.loc[empty, "group"] = rows.recording[empty]
-    others = [c for c in table.columns if c not in COLUMNS and c not in found.values()]
-    return rows.join(table[others])
-
-# %% ../nbs/02_scenes.ipynb #d8a9eecd
+# %% ../nbs/02_scenes.ipynb #35e63184
 def _read_files(rows, folder):
     "The one-second pieces of recordings, each file decoded once while its rows lie side by side."
     last = None
@@ -538,7 +481,76 @@ def _windows_of(recordings, seconds) -> pd.DataFrame:
         if column not in frame: frame[column] = ""
     return frame[[*COLUMNS, *(c for c in frame if c not in COLUMNS)]]
 
+# %% ../nbs/02_scenes.ipynb #7f47e2b2
+_KNOWN_COLUMNS = dict(
+    path="path filename file file_name filepath file_path audio audio_path audio_file wav",
+    scene="scene scene_label class class_label class_name category label target",
+    device="device source_label microphone", city="city",
+    location="location location_id identifier place site", recording="recording recording_id take",
+    group="group group_id split_group location location_id identifier place site session", split="split subset partition fold")
 
+
+def _find_columns(table, columns, manifest) -> dict:
+    "Our column: the manifest's column."
+    has, given = ", ".join(table.columns), dict(columns or {})
+    for ours, theirs in given.items():
+        if ours not in _KNOWN_COLUMNS: raise SceneError(f"columns= maps {', '.join(_KNOWN_COLUMNS)} to columns of the manifest; there is no {ours!r}")
+        if theirs not in table: raise SceneError(f"{manifest} has no column {theirs!r}; its columns are {has}")
+    plain = {c.lower().replace(" ", "_").replace("-", "_"): c for c in reversed(table.columns)}
+    found = {ours: next((plain[n] for n in names.split() if n in plain), None) for ours, names in _KNOWN_COLUMNS.items()} | given
+    if missing := [ours for ours in ("path", "scene") if not found[ours]]:
+        raise SceneError(f'{manifest} has no column for the {missing[0]}; its columns are {has}: name it with columns={{"{missing[0]}": ...}}')
+    return {ours: theirs for ours, theirs in found.items() if theirs}
+
+# %% ../nbs/02_scenes.ipynb #7a33410f
+def _table(manifest) -> pd.DataFrame:
+    "The manifest as text, whatever its separator."
+    try:
+        header = manifest.read_text(encoding="utf-8-sig").lstrip().split("\n", 1)[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(manifest, sep=max(",\t;", key=header.count), dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except UnicodeDecodeError: raise SceneError(f"{manifest} is not UTF-8 text; save it as UTF-8") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as e: raise SceneError(f"{manifest} is not a table ({str(e).strip()}); give it a line of column names and one line per recording") from None
+    except OSError as e: raise SceneError(f"{manifest} cannot be read ({e.strerror})") from None
+    table.columns = table.columns.str.strip()
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    if not len(table): raise SceneError(f"{manifest} has no rows; give it one line per recording")
+    return table
+
+
+def _locate(folder, name):
+    "Where a manifest's file lies, as a path from the folder; None where it does not."
+    for candidate in (name, f"audio/{name}", name.replace("\\", "/")):
+        if (folder / candidate).is_file(): return candidate
+    return None
+
+
+def _check_rows(rows, folder, manifest):
+    "Replace the names in `path` by paths from the folder; `SceneError` where a name or class is missing, not found or there twice."
+    for ours, what in (("path", "file name"), ("scene", "class")):
+        if (rows[ours] == "").any(): raise SceneError(f"{manifest} has no {what} in row {int((rows[ours] == '').argmax()) + 1}; fill it in or remove the row")
+    names, rows["path"] = rows.path, [_locate(folder, name) for name in rows.path]
+    if (gone := names[rows.path.isna()]).size:
+        raise SceneError(f"{manifest} names {gone.iat[0]}, which is neither in {folder} nor in its audio folder" + (f" ({gone.size} files are missing)" if gone.size > 1 else ""))
+    if rows.path.duplicated().any(): raise SceneError(f"{manifest} names {rows.path[rows.path.duplicated()].iat[0]} twice; keep one row per recording")
+
+
+def _read_manifest(folder, columns) -> pd.DataFrame:
+    "One row per recording, our columns first, the manifest's others after them."
+    manifest = folder / "manifest.csv"
+    table = _table(manifest)
+    found = _find_columns(table, columns, manifest)
+    rows = pd.DataFrame({ours: table[theirs] for ours, theirs in found.items()})
+    _check_rows(rows, folder, manifest)
+    if "recording" not in rows: rows["recording"] = rows.path.str.rsplit(".", n=1).str[0]
+    if "group" not in rows: rows["group"] = rows.recording
+    empty = rows.group == ""
+    rows.loc[empty, "group"] = rows.recording[empty]
+    others = [c for c in table.columns if c not in COLUMNS and c not in found.values()]
+    return rows.join(table[others])
+
+# %% ../nbs/02_scenes.ipynb #bd3d366a
 def _read_folder(root, split, columns, scale, seed):
     "A folder of class folders, or with a manifest.csv."
     folder = Path(root)
@@ -550,7 +562,7 @@ def _read_folder(root, split, columns, scale, seed):
     frame = _windows_of(recordings, [i.frames // i.rate for i in infos])
     return frame, Opener(key, tuple(sorted(recordings.scene.unique())), partial(_read_files, folder=folder))
 
-# %% ../nbs/02_scenes.ipynb #96b2948e
+
 def _not_yet(name, root, split, columns, scale, seed):
     "The place of a reader that this version does not have."
     raise SceneError(f"this version has no reader for {name}; unpack it, write a manifest.csv beside its audio folder (columns filename, scene, group, split) and load that folder, or use synth-{name}")
@@ -558,7 +570,7 @@ def _not_yet(name, root, split, columns, scale, seed):
 
 READERS = {name: partial(_read_world, name) for name in WORLDS} | {name: partial(_not_yet, name) for name in ("tau22", "tut17", "icme24")}
 
-# %% ../nbs/02_scenes.ipynb #2d8406c2
+# %% ../nbs/02_scenes.ipynb #9419d63f
 def _resolve(name_or_folder, root):
     "(reader, root, name) for what was asked for."
     name = str(name_or_folder)
@@ -570,6 +582,14 @@ def _resolve(name_or_folder, root):
     raise SceneError(f"{name!r} is neither a folder nor a scene set; the sets are {', '.join(READERS)}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
+def _only(scenes, split):
+    "The clips of one split."
+    splits = set(scenes.frame.split) - {""}
+    if not splits: raise SceneError(f"{scenes.name} comes without splits; leave split= out and divide it with split_by_group")
+    if split not in splits: raise SceneError(f"{scenes.name} has no split {split!r}; it has {_listed(splits)}")
+    return scenes.subset(split=split)
+
+# %% ../nbs/02_scenes.ipynb #3c67fd1a
 def load_scenes(
     name_or_folder,  # "synth-tau22", "synth-tut17", "synth-icme24", or a folder: class/recording files, or with a manifest.csv
     root=None,  # where the set lies, or the folder that a relative folder starts from
@@ -586,8 +606,4 @@ def load_scenes(
     reader, root, name = _resolve(name_or_folder, root)
     frame, opener = reader(root, split, columns, scale, seed)
     scenes = SceneSet(frame, opener.classes, _pack(frame, opener, name), name)
-    if split is None: return scenes
-    splits = set(frame.split) - {""}
-    if not splits: raise SceneError(f"{name} comes without splits; leave split= out and divide it with split_by_group")
-    if split not in splits: raise SceneError(f"{name} has no split {split!r}; it has {_listed(splits)}")
-    return scenes.subset(split=split)
+    return scenes if split is None else _only(scenes, split)

@@ -640,3 +640,17 @@ def test_of_classes_counts_labels_anew():
     assert some.classes == ["c", "a"] and list(some.labels) == [1, 0, 1, 0] and len(some) == 4
     assert torch.equal(some.waveform(1), scenes.waveform(2)) and some.fingerprint != scenes.subset(scene=["c", "a"]).fingerprint
     with pytest.raises(SceneError, match="no class 'z'"): scenes.of_classes(["a", "z"])
+
+
+def test_the_worlds_are_the_edition_that_packs_are_named_after():
+    "Whoever changes what the worlds sound like gives scenes._EDITION another name, and these levels with it."
+    from contrastasc.scenes import _EDITION
+    from contrastasc.synth import render, world_frame
+    levels = {"synth-tau22": [0.0506, 0.10243, 0.020977, 0.020295, 0.030415, 0.043783, 0.027687, 0.041632],
+              "synth-tut17": [0.016391, 0.017929, 0.038839, 0.022506, 0.015875, 0.011163, 0.015332, 0.036844],
+              "synth-icme24": [0.022823, 0.018111, 0.031218, 0.095558, 0.042403, 0.050658, 0.041806, 0.066905]}
+    assert _EDITION == "8ec84b5afb7e4475"
+    for world, expected in levels.items():
+        frame = world_frame(world, "tiny", 0)
+        waves = [render(world, row) for _, row in frame.iloc[np.linspace(0, len(frame) - 1, 8).astype(int)].iterrows()]
+        assert np.allclose([w.square().mean().sqrt() for w in waves], expected, rtol=1e-3)
