@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
-from safetensors.torch import load as load_safetensors, save as save_safetensors
+from safetensors.torch import load as load_safetensors
 from .audio import AudioError, read_audio
 
 # %% ../nbs/04_augment.ipynb #0be1976b
@@ -39,27 +39,35 @@ def apply_impulse_response(
     n = wave.shape[-1] + ir.shape[-1] - 1
     return torch.fft.irfft(torch.fft.rfft(wave, n) * torch.fft.rfft(ir.to(wave), n), n)[..., :wave.shape[-1]]
 
-# %% ../nbs/04_augment.ipynb #a2651c92
-def make_impulse_response(
-    seed: int,
-    length: int = 1024,  # samples
-    sample_rate: int = 16000,  # Hz
-) -> Tensor:  # float32 [length]
-    "A made microphone: cut-offs, tilt, resonances and level drawn from `seed`, turned into a minimum-phase response."
-    rng, n = np.random.default_rng(seed), 8192
-    f = np.fft.rfftfreq(n, 1 / sample_rate)
+# %% ../nbs/04_augment.ipynb #260de35a
+def _microphone_gain(rng, f):
+    "Gain [dB] at the frequencies f [Hz]: cut-offs, tilt, level and resonances from the dice."
     low, high = np.exp(rng.uniform(np.log(30), np.log(350))), np.exp(rng.uniform(np.log(3000), np.log(9000)))
     db = rng.uniform(-3, 3) * np.log2(np.maximum(f, 60) / 1000) + rng.uniform(-9, 3)
     db += -10 * np.log10(1 + (low / np.maximum(f, 1)) ** (2 * rng.integers(1, 4))) - 10 * np.log10(1 + (f / high) ** (2 * rng.integers(1, 5)))
     for _ in range(rng.integers(3, 8)):
         centre, width = np.exp(rng.uniform(np.log(100), np.log(7500))), rng.uniform(0.05, 0.5)
         db += rng.uniform(-8, 8) * np.exp(-0.5 * (np.log2(np.maximum(f, 1) / centre) / width) ** 2)
-    cepstrum = np.fft.irfft(np.maximum(db, -60) * np.log(10) / 20)
+    return db
+
+# %% ../nbs/04_augment.ipynb #eddd695d
+def _minimum_phase(db):
+    "Gains [dB, n / 2 + 1] -> the causal response [n] with these gains whose energy comes earliest."
+    cepstrum, n = np.fft.irfft(np.maximum(db, -60) * np.log(10) / 20), 2 * (len(db) - 1)
     cepstrum[1:n // 2] *= 2; cepstrum[n // 2 + 1:] = 0
-    ir = np.fft.irfft(np.exp(np.fft.rfft(cepstrum)))[:length]
+    return np.fft.irfft(np.exp(np.fft.rfft(cepstrum)))
+
+# %% ../nbs/04_augment.ipynb #95dcaf93
+def make_impulse_response(
+    seed: int,
+    length: int = 1024,  # samples
+    sample_rate: int = 16000,  # Hz
+) -> Tensor:  # float32 [length]
+    "A made microphone: cut-offs, tilt, resonances and level drawn from `seed`, turned into a minimum-phase response."
+    ir = _minimum_phase(_microphone_gain(np.random.default_rng(seed), np.fft.rfftfreq(8192, 1 / sample_rate)))[:length]
     return torch.from_numpy(ir * np.hanning(2 * length)[length:]).float()
 
-# %% ../nbs/04_augment.ipynb #eb2bd729
+# %% ../nbs/04_augment.ipynb #b91d7873
 def load_impulse_responses(
     folder: str | Path | None = None,  # measured responses as audio files; None: the made ones that ship
     sample_rate: int = 16000,  # Hz
@@ -73,6 +81,7 @@ def load_impulse_responses(
     irs = [read_audio(p, sample_rate)[:length] for p in paths]
     return torch.stack([F.pad(ir, (0, max(map(len, irs)) - len(ir))) for ir in irs])
 
+# %% ../nbs/04_augment.ipynb #3c804873
 class DeviceImpulseResponse(nn.Module):
     "With probability `p` a clip is heard through a random device of the bank; in training only."
 
@@ -117,7 +126,7 @@ class FreqMask(nn.Module):
         hidden = (band >= start) & (band < start + width)
         return spec.masked_fill(hidden.view(len(spec), *(bands if a == axis else 1 for a in range(1, spec.ndim))), self.fill)
 
-# %% ../nbs/04_augment.ipynb #ce03963a
+# %% ../nbs/04_augment.ipynb #81890f54
 def freq_mixstyle(
     x: Tensor,  # pictures [B, C, F, T]
     lam: Tensor,  # [B] share of the clip's own statistics
@@ -129,6 +138,11 @@ def freq_mixstyle(
     sigma = (var + 1e-6).sqrt()
     return (x - mu) / sigma * (lam * sigma + (1 - lam) * sigma[perm]) + lam * mu + (1 - lam) * mu[perm]
 
+# %% ../nbs/04_augment.ipynb #604f9023
+def _draw_shares(alpha, x):
+    "One share for each clip, from Beta(alpha, alpha): [B]."
+    return torch.distributions.Beta(alpha, alpha).sample((len(x),)).to(x.device)
+
 class FreqMixStyle(nn.Module):
     "Freq-MixStyle on a whole batch with probability `p`, lambda ~ Beta(alpha, alpha) for each clip; in training only."
 
@@ -138,12 +152,17 @@ class FreqMixStyle(nn.Module):
 
     def forward(self, spec: Tensor) -> Tensor:  # [B, C, F, T] or [B, T, F] -> same
         if not self.training or torch.rand(()).item() >= self.p: return spec
-        lam = torch.distributions.Beta(self.alpha, self.alpha).sample((len(spec),)).to(spec.device)
+        lam = _draw_shares(self.alpha, spec)
         perm = torch.randperm(len(spec), device=spec.device)
         if spec.ndim == 4: return freq_mixstyle(spec, lam, perm)
         return freq_mixstyle(spec.transpose(1, 2).unsqueeze(1), lam, perm).squeeze(1).transpose(1, 2)
 
-# %% ../nbs/04_augment.ipynb #78cab34b
+# %% ../nbs/04_augment.ipynb #8f4e103b
+def _mix(v, lam, perm):
+    "Shares [B] of each row of v, the rest from the row that perm names."
+    share = lam.view(-1, *[1] * (v.ndim - 1)).to(v)
+    return share * v + (1 - share) * v[perm]
+
 class Mixup(nn.Module):
     "Mixup of features and label vectors, gated and drawn for each clip; in training only."
 
@@ -156,10 +175,7 @@ class Mixup(nn.Module):
         targets: Tensor,  # label vectors [B, C]
     ) -> tuple[Tensor, Tensor]:  # the mixed pair
         if not self.training or self.p == 0: return x, targets
-        lam = torch.distributions.Beta(self.alpha, self.alpha).sample((len(x),)).to(x.device)
+        lam = _draw_shares(self.alpha, x)
         lam = torch.where(torch.rand(len(x), device=x.device) < self.p, torch.maximum(lam, 1 - lam), torch.ones_like(lam))
         perm = torch.randperm(len(x), device=x.device)
-        def mix(v):
-            share = lam.view(-1, *[1] * (v.ndim - 1)).to(v)
-            return share * v + (1 - share) * v[perm]
-        return mix(x), mix(targets)
+        return _mix(x, lam, perm), _mix(targets, lam, perm)

@@ -7,10 +7,11 @@ __all__ = ['COLOURS', 'MARKERS', 'use_style', 'class_style', 'listen', 'draw_wav
            'save_picture']
 
 # %% ../nbs/A0_figures.ipynb #e0e361d5
-import base64, io, wave
+import base64, io
 from pathlib import Path
 import numpy as np
 import matplotlib.pyplot as plt
+import soundfile
 from IPython.display import HTML
 
 # %% ../nbs/A0_figures.ipynb #79b01f89
@@ -29,12 +30,10 @@ def class_style(i: int) -> dict:
     return dict(color=COLOURS[i % len(COLOURS)], marker=MARKERS[(i + i // 24) % len(MARKERS)])
 
 # %% ../nbs/A0_figures.ipynb #e8c0aab9
-def _wav(sound, sample_rate):
-    "A waveform as the bytes of a 16-bit wav file, clipped at full scale."
-    samples = (np.clip(np.asarray(sound, dtype=np.float64).squeeze(), -1, 1) * 32767).astype("<i2")
+def _flac(sound, sample_rate):
+    "A waveform as the bytes of a 16-bit FLAC file, which every browser plays, clipped at full scale."
     buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as f:
-        f.setnchannels(1); f.setsampwidth(2); f.setframerate(int(sample_rate)); f.writeframes(samples.tobytes())
+    soundfile.write(buffer, np.clip(np.asarray(sound, dtype=np.float64).squeeze(), -1, 1), int(sample_rate), format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 def listen(
@@ -47,9 +46,9 @@ def listen(
     for title, sound in sounds.items():
         sound = np.asarray(sound, dtype=np.float64)
         if level is not None: sound = level * sound / max(np.abs(sound).max(), 1e-9)
-        source = base64.b64encode(_wav(sound, sample_rate)).decode()
+        source = base64.b64encode(_flac(sound, sample_rate)).decode()
         cells.append(f'<figure style="margin:0"><figcaption>{title}</figcaption><audio controls aria-label="{title}" style="width:220px" '
-                     f'src="data:audio/wav;base64,{source}"></audio></figure>')
+                     f'src="data:audio/flac;base64,{source}"></audio></figure>')
     return HTML('<div style="display:flex;flex-wrap:wrap;gap:12px">' + "".join(cells) + "</div>")
 
 # %% ../nbs/A0_figures.ipynb #9a40f72b
