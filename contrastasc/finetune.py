@@ -19,7 +19,7 @@ from .synth import resolve_scale
 from .train import (TensorData, TrainConfig, extract_embeddings, fit, gather_rows, load_matching, read_weights,
                                save_weights)
 
-# %% ../nbs/08_finetune.ipynb #d5f7830b
+# %% ../nbs/08_finetune.ipynb #7bca4e3e
 class Teacher(nn.Module):
     "An encoder with a classifier and, unless it was trained on cross-entropy alone, a projection head."
 
@@ -52,11 +52,23 @@ class Teacher(nn.Module):
     def save(self, folder: str | Path) -> Path:
         "Write weights and description to a folder that `load_teacher` reads."
         if not isinstance(self.encoder, BEATs): raise ValueError("only teachers on a BEATs encoder can be saved; save your encoder yourself")
-        hidden = None if self.projection is None else self.projection[0].out_features if len(self.projection) > 1 else 0
-        return save_weights(self, folder, dict(kind="teacher", encoder=asdict(self.encoder.config), head=type(self.head).__name__,
-            scale=getattr(self.head, "scale", None), n_classes=self.head.weight.shape[0], classes=self.classes, hidden=hidden,
-            out_features=None if hidden is None else self.projection[-1].out_features))
+        return save_weights(self, folder, dict(kind="teacher", encoder=asdict(self.encoder.config), classes=self.classes) | _describe_heads(self))
 
+# %% ../nbs/08_finetune.ipynb #a7d021ae
+def _describe_heads(teacher):
+    "What `_with_heads` needs to build the heads again."
+    p = teacher.projection
+    hidden = None if p is None else p[0].out_features if len(p) > 1 else 0
+    return dict(head=type(teacher.head).__name__, scale=getattr(teacher.head, "scale", None), n_classes=teacher.head.weight.shape[0],
+                hidden=hidden, out_features=None if p is None else p[-1].out_features)
+
+def _with_heads(encoder, head, n_classes, scale, hidden, out_features, classes):
+    "A teacher with new heads."
+    dim = encoder.config.encoder_embed_dim
+    head = CosineHead(dim, n_classes, scale) if head == "CosineHead" else nn.Linear(dim, n_classes)
+    return Teacher(encoder, head, None if hidden is None else ProjectionHead(dim, hidden, out_features), classes)
+
+# %% ../nbs/08_finetune.ipynb #e0698872
 def load_teacher(folder: str | Path) -> Teacher:
     "Read a teacher that `Teacher.save` wrote, in evaluation mode. ValueError for anything else."
     about, state = read_weights(folder, "teacher")
@@ -64,12 +76,9 @@ def load_teacher(folder: str | Path) -> Teacher:
     teacher = _with_heads(encoder, about["head"], about["n_classes"], about["scale"], about["hidden"], about["out_features"], about["classes"])
     return load_matching(teacher, state, folder).eval()
 
-def _with_heads(encoder, head, n_classes, scale, hidden, out_features, classes):
-    dim = encoder.config.encoder_embed_dim
-    head = CosineHead(dim, n_classes, scale) if head == "CosineHead" else nn.Linear(dim, n_classes)
-    return Teacher(encoder, head, None if hidden is None else ProjectionHead(dim, hidden, out_features), classes)
+# %% ../nbs/08_finetune.ipynb #cfd0240b
+def _phase_of_heads(): return TrainConfig(epochs=50, batch_size=2048, lr=8e-3, warmup_epochs=0, schedule="constant")
 
-# %% ../nbs/08_finetune.ipynb #b58c9ea3
 @dataclass(frozen=True)
 class FinetuneConfig:
     "Stage 1's numbers; defaults are the paper's (section 3 of the paper; unstated ones as its code base)."
@@ -85,15 +94,14 @@ class FinetuneConfig:
     mask: int = 48  # mel bands
     mixstyle: tuple[float, float] = (0.4, 0.4)  # p, alpha
     mixup: tuple[float, float] = (0.3, 2.0)  # p, alpha
-    head_phase: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=50, batch_size=2048, lr=8e-3, warmup_epochs=0, schedule="constant"))
-    projection_phase: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=50, batch_size=2048, lr=8e-3, warmup_epochs=0, schedule="constant"))
+    head_phase: TrainConfig = field(default_factory=_phase_of_heads)
+    projection_phase: TrainConfig = field(default_factory=_phase_of_heads)
     end_to_end: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0  # of the heads' first weights and of all three trainings
 
     def __post_init__(self):
-        if self.loss not in ("contrastive", "ce"): raise ValueError(f"loss must be 'contrastive' or 'ce', got {self.loss!r}")
-        if self.head not in ("cosine", "linear"): raise ValueError(f"head must be 'cosine' or 'linear', got {self.head!r}")
-        if self.head_hears not in ("clean", "disturbed"): raise ValueError(f"head_hears must be 'clean' or 'disturbed', got {self.head_hears!r}")
+        for name, allowed in dict(loss=("contrastive", "ce"), head=("cosine", "linear"), head_hears=("clean", "disturbed")).items():
+            if (word := getattr(self, name)) not in allowed: raise ValueError(f"{name} must be {allowed[0]!r} or {allowed[1]!r}, got {word!r}")
 
     @classmethod
     def at(cls, scale: str | None = None, **changes) -> "FinetuneConfig":
@@ -107,7 +115,15 @@ class FinetuneConfig:
                              end_to_end=replace(config.end_to_end, epochs=epochs[2], batch_size=64, lr=1e-3, warmup_epochs=1))
         return replace(config, **{k: replace(getattr(config, k), seed=config.seed) for k in ("head_phase", "projection_phase", "end_to_end")})
 
-# %% ../nbs/08_finetune.ipynb #bffdd6f7
+# %% ../nbs/08_finetune.ipynb #f7724e2f
+class HeadObjective(nn.Module):
+    "Phase 1, classifier: cross-entropy on embeddings computed once."
+
+    def __init__(self, head): super().__init__(); self.head = head
+
+    def forward(self, batch): return dict(loss=F.cross_entropy(self.head(batch["x"]), batch["label"]))
+
+# %% ../nbs/08_finetune.ipynb #d0e5821d
 class _View(nn.Module):
     "Waveform -> disturbed filter bank: roll, then mask, then Freq-MixStyle."
 
@@ -118,13 +134,7 @@ class _View(nn.Module):
 
     def forward(self, encoder, wave): return self.spec(encoder.fbank(self.roll(wave)))
 
-class HeadObjective(nn.Module):
-    "Phase 1, classifier: cross-entropy on embeddings computed once."
-
-    def __init__(self, head): super().__init__(); self.head = head
-
-    def forward(self, batch): return dict(loss=F.cross_entropy(self.head(batch["x"]), batch["label"]))
-
+# %% ../nbs/08_finetune.ipynb #087d3647
 class FrozenObjective(nn.Module):
     "Phase 1 on disturbed clips through the frozen encoder."
 
@@ -142,6 +152,7 @@ class FrozenObjective(nn.Module):
             spec, targets = self.mixup(self.view(self.encoder, batch["wave"]), F.one_hot(batch["label"], self.n_classes).float())
             return self.encoder.encode(spec).mean(1), targets
 
+# %% ../nbs/08_finetune.ipynb #5272f99b
 class ProjectionObjective(FrozenObjective):
     "Phase 1, projection: Soft-SupCon on disturbed clips."
 
@@ -160,6 +171,34 @@ class DisturbedHeadObjective(FrozenObjective):
         embedding, targets = self.hear(batch)
         return dict(loss=F.cross_entropy(self.head(embedding), targets))
 
+# %% ../nbs/08_finetune.ipynb #600a1d8d
+def _new_teacher(scenes, encoder, config):
+    "A teacher before its first step; heads, and an encoder where none is given, from the configuration's seed."
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        encoder = encoder if encoder is not None else BEATs(BEATsConfig.nano())
+        hidden = None if config.loss == "ce" else encoder.config.encoder_embed_dim if config.hidden is None else config.hidden
+        head = {"cosine": "CosineHead", "linear": "Linear"}[config.head]
+        return _with_heads(encoder, head, len(scenes.classes), config.scale, hidden, config.out_features, list(scenes.classes))
+
+# %% ../nbs/08_finetune.ipynb #603545d5
+def _folder(run, name): return None if run is None else run / name
+
+def _train_classifier(teacher, scenes, config, run, progress):
+    bar, folder = progress and "phase 1, classifier", _folder(run, "1-head")
+    if config.head_hears == "disturbed": return fit(DisturbedHeadObjective(teacher, config), scenes, config.projection_phase, folder, bar)
+    clean = extract_embeddings(teacher.encoder, scenes, progress=progress, cache=run)
+    data = TensorData(x=torch.from_numpy(clean), label=torch.as_tensor(scenes.labels))
+    return fit(HeadObjective(teacher.head), data, config.head_phase, folder, bar)
+
+def _train_heads(teacher, scenes, config, run, progress):
+    "Phase 1."
+    teacher.encoder.requires_grad_(False)
+    _train_classifier(teacher, scenes, config, run, progress)
+    if teacher.projection is None: return
+    fit(ProjectionObjective(teacher, config), scenes, config.projection_phase, _folder(run, "1-projection"), progress and "phase 1, projection")
+
+# %% ../nbs/08_finetune.ipynb #b5aaf8ea
 class EndToEndObjective(nn.Module):
     "Phase 2: equation (2), or cross-entropy alone, on disturbed clips through the whole teacher."
 
@@ -175,7 +214,7 @@ class EndToEndObjective(nn.Module):
         if t.projection is None: return dict(loss=F.cross_entropy(t.head(embedding).float(), targets))
         return teacher_loss(t.head(embedding), t.projection(embedding), targets, self.config.weight, self.config.temperature, gather_rows)
 
-# %% ../nbs/08_finetune.ipynb #d32043df
+# %% ../nbs/08_finetune.ipynb #dc84b654
 def finetune(
     scenes,  # a SceneSet with labels
     encoder: nn.Module | None = None,  # BEATs; None: a new `nano` from the configuration's seed
@@ -186,21 +225,9 @@ def finetune(
     "Stage 1: fine-tune a teacher on labelled clips, in place of the encoder given."
     config = config or FinetuneConfig.at()
     run = Path(run) if run is not None else None
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        encoder = encoder if encoder is not None else BEATs(BEATsConfig.nano())
-        hidden = None if config.loss == "ce" else encoder.config.encoder_embed_dim if config.hidden is None else config.hidden
-        teacher = _with_heads(encoder, {"cosine": "CosineHead", "linear": "Linear"}[config.head], len(scenes.classes), config.scale, hidden, config.out_features, list(scenes.classes))
-    phase = lambda name: None if run is None else run / name
-    encoder.requires_grad_(False)
-    if config.head_hears == "clean":
-        clean = extract_embeddings(encoder, scenes, progress=progress, cache=run)
-        data = TensorData(x=torch.from_numpy(clean), label=torch.as_tensor(scenes.labels))
-        fit(HeadObjective(teacher.head), data, config.head_phase, phase("1-head"), progress and "phase 1, classifier")
-    else: fit(DisturbedHeadObjective(teacher, config), scenes, config.projection_phase, phase("1-head"), progress and "phase 1, classifier")
-    if teacher.projection is not None:
-        fit(ProjectionObjective(teacher, config), scenes, config.projection_phase, phase("1-projection"), progress and "phase 1, projection")
-    encoder.requires_grad_(True)
-    fit(EndToEndObjective(teacher, config), scenes, config.end_to_end, phase("2-end-to-end"), progress and "phase 2, everything")
+    teacher = _new_teacher(scenes, encoder, config)
+    _train_heads(teacher, scenes, config, run, progress)
+    teacher.encoder.requires_grad_(True)
+    fit(EndToEndObjective(teacher, config), scenes, config.end_to_end, _folder(run, "2-end-to-end"), progress and "phase 2, everything")
     if run is not None and teacher.encoder.__class__ is BEATs: teacher.save(run / "teacher")
     return teacher.eval()
