@@ -10,7 +10,7 @@ import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import PathFinder
 
-# %% ../nbs/A0_torchaudio.ipynb #7d052614
+# %% ../nbs/A0_torchaudio.ipynb #dc69e872
 _NAME = "torchaudio._extension"
 error = None  # what the compiled extension raised, or None where it loaded or was never asked for
 
@@ -34,7 +34,7 @@ class _RepairLoader(Loader):
             module._IS_TORCHAUDIO_EXT_AVAILABLE = module._IS_ALIGN_AVAILABLE = False
             module.fail_if_no_align = fail_if_no_align
 
-
+# %% ../nbs/A0_torchaudio.ipynb #8c311c44
 class _RepairFinder(MetaPathFinder):
     "Finds `torchaudio._extension` only, and wraps its loader."
 

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import contrastasc
 
-# %% ../nbs/A4_cli.ipynb #bff757c5
+# %% ../nbs/A4_cli.ipynb #fdb88093
 def check_python():
     fine = sys.version_info >= (3, 11)
     return fine, f"Python {platform.python_version()}" + ("" if fine else "; the course needs 3.11 or newer")
@@ -29,6 +29,7 @@ def check_packages():
     if wrong: return False, "; ".join(wrong) + "; run `make course` again or `pip install -e .`"
     return True, "packages: " + ", ".join(f"{k} {v}" for k, v in have.items())
 
+# %% ../nbs/A4_cli.ipynb #0fbbe1ea
 def check_torchaudio():
     from contrastasc import _torchaudio
     try: import torchaudio.functional
@@ -50,6 +51,7 @@ def check_audio():
     if broken: return False, f"cannot decode {', '.join(broken)}; update soundfile (pip install -U soundfile)"
     return True, "audio: wav, flac, ogg, mp3 and aiff are written and read back"
 
+# %% ../nbs/A4_cli.ipynb #c98ec33d
 def check_gpu():
     import torch
     if torch.cuda.is_available(): return True, f"GPU: {torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
@@ -70,6 +72,7 @@ def check_browser():
     if found: return True, f"browser: {found}"
     return None, "no browser found on this machine; `make lab` prints an address to open elsewhere"
 
+# %% ../nbs/A4_cli.ipynb #f0c44f3f
 CHECKS = (check_python, check_packages, check_torchaudio, check_audio, check_gpu, check_disk, check_browser)
 
 def doctor() -> bool:  # whether nothing is wrong
@@ -84,7 +87,7 @@ def doctor() -> bool:  # whether nothing is wrong
     print("everything the course needs is here" if False not in results else "something is wrong: see above")
     return False not in results
 
-# %% ../nbs/A4_cli.ipynb #5dfb2e1e
+# %% ../nbs/A4_cli.ipynb #31993423
 def _course(a):
     from contrastasc.course import course
     print(course(a.data, scale=a.scale, seed=a.seed, variant=a.variant, out=a.out).text)
@@ -98,6 +101,7 @@ def _pack(a):
     from contrastasc.scenes import load_scenes
     print(load_scenes(a.data, root=a.root))
 
+# %% ../nbs/A4_cli.ipynb #312fc9c1
 def _finetune(a):
     from contrastasc.beats import load_beats
     from contrastasc.finetune import FinetuneConfig, finetune
@@ -119,48 +123,62 @@ def _evaluate(a):
     from contrastasc.course import evaluate_model
     print(evaluate_model(a.model, a.data, root=a.root, ks=a.k, repeats=a.repeats))
 
-# %% ../nbs/A4_cli.ipynb #ae2e17ba
+# %% ../nbs/A4_cli.ipynb #438441ce
+_SCALE = dict(choices=("tiny", "class", "paper"), help="default: $CONTRASTASC_SCALE or class")
+
+def _command(sub, name, run, about, data=True, training=False):
+    "One part of the command, with the arguments that it shares with others."
+    c = sub.add_parser(name, help=about, description=about)
+    c.set_defaults(run=run)
+    if data:
+        c.add_argument("--data", required=True, help="a scene set by name, a folder of class/recording files, or a folder with manifest.csv")
+        c.add_argument("--root", help="where a real scene set lies")
+    if training:
+        c.add_argument("--split", default=None, help="rows to train on; default: all")
+        c.add_argument("--scale", **_SCALE)
+        c.add_argument("--seed", type=int, default=0)
+        c.add_argument("--out", required=True, help="run folder; called again with it, a stopped run goes on")
+    return c
+
+# %% ../nbs/A4_cli.ipynb #98a030d8
+def _whole_course(sub):
+    "doctor, course and lab: the parts that need no data named."
+    _command(sub, "doctor", lambda a: 0 if doctor() else 1, "say what is fine or wrong with this installation", data=False)
+    c = _command(sub, "course", _course, "train both stages and print the table of results", data=False)
+    c.add_argument("--data", help="a folder of recordings; default: the generated worlds")
+    c.add_argument("--scale", **_SCALE)
+    c.add_argument("--variant", help="the student; default: by scale")
+    c.add_argument("--seed", type=int, default=0)
+    c.add_argument("--out", help="folder for the table; default: home()/results")
+    c = _command(sub, "lab", _lab, "open the course in JupyterLab, on this machine only", data=False)
+    c.add_argument("--port", type=int)
+
+# %% ../nbs/A4_cli.ipynb #726e03f3
+def _steps(sub):
+    "pack, finetune, distill and evaluate: one step on one data set."
+    _command(sub, "pack", _pack, "read a scene set once and keep it as one memory-mapped file")
+    c = _command(sub, "finetune", _finetune, "stage 1: fine-tune a teacher", training=True)
+    c.add_argument("--loss", choices=("contrastive", "ce"), default="contrastive")
+    c.add_argument("--beats", help="official BEATs checkpoint; default: a small encoder from scratch")
+    c = _command(sub, "distill", _distill, "stage 2: train a student", training=True)
+    c.add_argument("--teacher", help="folder of a saved teacher; without it the student learns from labels alone")
+    c.add_argument("--variant", default="cpm126k", help="size of the student")
+    c = _command(sub, "evaluate", _evaluate, "K-shot accuracy of a saved teacher or student")
+    c.add_argument("--model", required=True, help="folder of a saved teacher or student, or 'logmel'")
+    c.add_argument("--k", type=int, nargs="+", default=[5, 20])
+    c.add_argument("--repeats", type=int, default=300)
+
+# %% ../nbs/A4_cli.ipynb #d2060d39
 def parser() -> argparse.ArgumentParser:
     "The command's arguments."
     p = argparse.ArgumentParser(prog="contrastasc", description="Acoustic-scene representations that are small and learn a new scene from a few examples.")
     p.add_argument("--version", action="version", version=contrastasc.__version__)
     sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name, run, about, data=True, training=False):
-        c = sub.add_parser(name, help=about, description=about)
-        c.set_defaults(run=run)
-        if data:
-            c.add_argument("--data", required=True, help="a scene set by name, a folder of class/recording files, or a folder with manifest.csv")
-            c.add_argument("--root", help="where a real scene set lies")
-        if training:
-            c.add_argument("--split", default=None, help="rows to train on; default: all")
-            c.add_argument("--scale", choices=("tiny", "class", "paper"), help="default: $CONTRASTASC_SCALE or class")
-            c.add_argument("--seed", type=int, default=0)
-            c.add_argument("--out", required=True, help="run folder; called again with it, a stopped run goes on")
-        return c
-
-    command("doctor", lambda a: 0 if doctor() else 1, "say what is fine or wrong with this installation", data=False)
-    c = command("course", _course, "train both stages and print the table of results", data=False)
-    c.add_argument("--data", help="a folder of recordings; default: the generated worlds")
-    c.add_argument("--scale", choices=("tiny", "class", "paper"), help="default: $CONTRASTASC_SCALE or class")
-    c.add_argument("--variant", help="the student; default: by scale")
-    c.add_argument("--seed", type=int, default=0)
-    c.add_argument("--out", help="folder for the table; default: home()/results")
-    c = command("lab", _lab, "open the course in JupyterLab, on this machine only", data=False)
-    c.add_argument("--port", type=int)
-    command("pack", _pack, "read a scene set once and keep it as one memory-mapped file")
-    c = command("finetune", _finetune, "stage 1: fine-tune a teacher", training=True)
-    c.add_argument("--loss", choices=("contrastive", "ce"), default="contrastive")
-    c.add_argument("--beats", help="official BEATs checkpoint; default: a small encoder from scratch")
-    c = command("distill", _distill, "stage 2: train a student", training=True)
-    c.add_argument("--teacher", help="folder of a saved teacher; without it the student learns from labels alone")
-    c.add_argument("--variant", default="cpm126k", help="size of the student")
-    c = command("evaluate", _evaluate, "K-shot accuracy of a saved teacher or student")
-    c.add_argument("--model", required=True, help="folder of a saved teacher or student, or 'logmel'")
-    c.add_argument("--k", type=int, nargs="+", default=[5, 20])
-    c.add_argument("--repeats", type=int, default=300)
+    _whole_course(sub)
+    _steps(sub)
     return p
 
+# %% ../nbs/A4_cli.ipynb #4be52bf7
 def main(argv: list[str] | None = None) -> int:  # exit status: 0 fine, 1 something is wrong, 2 wrong use, 130 stopped
     "Entry point of the `contrastasc` command. CONTRASTASC_DEBUG=1 shows tracebacks."
     a = parser().parse_args(argv)
