@@ -1,11 +1,12 @@
 """Run chapters in order, each in a real Jupyter kernel of its own, with progress and time.
 
-    chapters.py [--scale class] [--results] [CHAPTER ...]     a chapter by its number or name; all of them by default
+    chapters.py [--scale class] [--jobs 1] [--results] [CHAPTER ...]     a chapter by its number or name; all of them by default
 """
 import argparse
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -23,42 +24,45 @@ def chapters(wanted=()):
     return [p for p in found if not wanted or any(p.stem.startswith(w) for w in wanted)]
 
 
-def run(path, scale):
-    "Execute one notebook; returns seconds, or raises CellExecutionError."
+def run(path, live):
+    "Execute one notebook; returns seconds and its error or None."
     nb = nbformat.read(path, as_version=4)
-    live = sys.stdout.isatty()
     code = [i for i, c in enumerate(nb.cells) if c.cell_type == "code"]
 
     def show(cell, cell_index, **_):
         if live: print(f"\r  {path.stem:16} cell {sum(i <= cell_index for i in code)}/{len(code)}", end="", flush=True)
 
-    os.environ["CONTRASTASC_SCALE"] = scale
     began = time.time()
-    NotebookClient(nb, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}, on_cell_start=show,
-                   record_timing=False).execute()
-    return time.time() - began
+    client = NotebookClient(nb, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}, on_cell_start=show, record_timing=False)
+    try: client.execute()
+    except CellExecutionError as e: return time.time() - began, e
+    return time.time() - began, None
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--scale", default=os.environ.get("CONTRASTASC_SCALE", "class"))
+    a.add_argument("--jobs", type=int, default=1, help="chapters at a time")
     a.add_argument("--results", action="store_true", help="print the results table at the end")
     a.add_argument("--keep-going", action="store_true", help="run the rest after a failure")
     a.add_argument("chapter", nargs="*")
     a = a.parse_args()
     os.environ.setdefault("CONTRASTASC_HOME", str(ROOT / ".cache"))
-    todo, done, failed, total = chapters(a.chapter), 0, [], 0.0
+    os.environ["CONTRASTASC_SCALE"] = a.scale
+    todo, done, failed, began = chapters(a.chapter), 0, [], time.time()
     if not todo: sys.exit(f"no chapter is called {' or '.join(a.chapter)}")
-    for n, path in enumerate(todo, 1):
-        if not sys.stdout.isatty(): print(f"  {path.stem:16} ", end="", flush=True)
-        try: seconds = run(path, a.scale)
-        except CellExecutionError as e:
+    live = sys.stdout.isatty() and a.jobs == 1
+    with ThreadPoolExecutor(a.jobs) as pool:
+        for n, (path, (seconds, error)) in enumerate(zip(todo, pool.map(lambda p: run(p, live), todo)), 1):
+            if error is None:
+                done += 1
+                print(f"\r  {path.stem:16} {seconds:6.1f} s   ({n} of {len(todo)}, {(time.time() - began) / 60:.1f} min so far)", flush=True)
+                continue
             failed.append(path.stem)
-            print(f"\r  {path.stem:16} FAILED\n{str(e)[-3000:]}", flush=True)
-            if not a.keep_going: break
-        else:
-            done += 1; total += seconds
-            print(f"\r  {path.stem:16} {seconds:6.1f} s   ({n} of {len(todo)}, {total / 60:.1f} min so far)", flush=True)
+            print(f"\r  {path.stem:16} FAILED\n{str(error)[-3000:]}", flush=True)
+            if not a.keep_going:
+                pool.shutdown(cancel_futures=True)
+                break
     if a.results and not failed:
         from contrastasc.synth import home
         table = home() / "results" / f"course-{a.scale}.md"
