@@ -29,7 +29,8 @@ def resample(
 ) -> Tensor:  # waveform [..., about T * sample_rate / rate]
     "Band-limited resampling; `ValueError` for a rate outside 1,000 to 768,000 Hz."
     for r in (rate, sample_rate):
-        if not MIN_RATE <= r <= MAX_RATE: raise ValueError(f"a sampling rate must lie between {MIN_RATE} and {MAX_RATE} Hz, got {r}")
+        if not MIN_RATE <= r <= MAX_RATE:
+            raise ValueError(f"a sampling rate must lie between {MIN_RATE} and {MAX_RATE} Hz, got {r}")
     ratio = Fraction(int(sample_rate), int(rate)).limit_denominator(1000)
     return wave if ratio == 1 else F.resample(wave, ratio.denominator, ratio.numerator, lowpass_filter_width=32)
 
@@ -45,14 +46,16 @@ def _readable(path) -> Path:
     "The path, once it is sure that a file with something in it can be opened there."
     path = Path(path).expanduser()
     if os.path.isdir(path): raise AudioError(f"{path} is a folder, not a recording; give one of the files in it")
-    if os.path.exists(path) and not os.path.isfile(path): raise AudioError(f"{path} is not a regular file; give a recording on disk")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise AudioError(f"{path} is not a regular file; give a recording on disk")
     try:
         with open(path, "rb") as f: empty = not f.read(1)
     except (FileNotFoundError, NotADirectoryError):
         raise AudioError(f"{path} does not exist; check the folder and the spelling") from None
     except PermissionError:
         raise AudioError(f"{path} may not be read by this user; change its permissions or copy it") from None
-    except (OSError, ValueError) as e: raise AudioError(f"{path!s} cannot be opened ({e}); check the path and the disk") from None
+    except (OSError, ValueError) as e:
+        raise AudioError(f"{path!s} cannot be opened ({e}); check the path and the disk") from None
     if empty: raise AudioError(f"{path} is empty (0 bytes); copy or record it again")
     return path
 
@@ -109,7 +112,8 @@ def _check_header(f, path):
     if not MIN_RATE <= f.samplerate <= MAX_RATE:
         raise AudioError(f"{path} claims a sampling rate of {f.samplerate} Hz, outside {MIN_RATE} to {MAX_RATE} Hz; {again}")
     if f.frames < 1: raise AudioError(f"{path} holds no samples; {again}")
-    if f.frames >= 2**62: raise AudioError(f"{path} does not say how long it is; write it again with a tool that knows its length")
+    if f.frames >= 2**62:
+        raise AudioError(f"{path} does not say how long it is; write it again with a tool that knows its length")
     if _cut_short(path): raise AudioError(f"{path} is cut short: it ends before its header says it should; {again}")
 
 # %% ../nbs/00_audio.ipynb #88b0caec
@@ -118,7 +122,8 @@ def _open(path) -> sf.SoundFile:
     path = _readable(path)
     try: f = sf.SoundFile(path)
     except (sf.LibsndfileError, RuntimeError) as e:
-        raise AudioError(f"{path} is not audio that can be decoded ({_reason(e)}); convert it to wav or flac, or copy or record it again") from None
+        raise AudioError(f"{path} is not audio that can be decoded ({_reason(e)}); convert it to wav or flac, or "
+                         "copy or record it again") from None
     try: _check_header(f, path)
     except AudioError:
         f.close()
@@ -130,7 +135,8 @@ def audio_info(
     path,  # a recording: wav, flac, ogg, mp3 or aiff
 ) -> AudioInfo:  # rate [Hz], channels, frames, seconds, format
     "Read a recording's header. Raises `AudioError` for what `read_audio` can refuse without decoding."
-    with _open(path) as f: return AudioInfo(f.samplerate, f.channels, f.frames, f.frames / f.samplerate, f"{f.format} {f.subtype}")
+    with _open(path) as f:
+        return AudioInfo(f.samplerate, f.channels, f.frames, f.frames / f.samplerate, f"{f.format} {f.subtype}")
 
 # %% ../nbs/00_audio.ipynb #df7ef9d2
 def _blocks(f, path):
@@ -141,9 +147,11 @@ def _blocks(f, path):
             yield part.mean(1)
             done += len(part)
     except (sf.LibsndfileError, RuntimeError) as e:
-        raise AudioError(f"{path} is cut short or damaged after {done / f.samplerate:.2f} s ({_reason(e)}); copy or record it again") from None
+        raise AudioError(f"{path} is cut short or damaged after {done / f.samplerate:.2f} s ({_reason(e)}); copy or "
+                         "record it again") from None
     if done < f.frames:
-        raise AudioError(f"{path} is cut short: its header promises {f.frames / f.samplerate:.2f} s and {done / f.samplerate:.2f} s are there; copy or record it again")
+        raise AudioError(f"{path} is cut short: its header promises {f.frames / f.samplerate:.2f} s and "
+                         f"{done / f.samplerate:.2f} s are there; copy or record it again")
 
 # %% ../nbs/00_audio.ipynb #ed7809f1
 def read_audio(
@@ -156,7 +164,8 @@ def read_audio(
     with NaN or infinite samples, or with a sampling rate outside 1,000 to 768,000 Hz."""
     with _open(path) as f: wave, rate = np.concatenate(list(_blocks(f, path))), f.samplerate
     if not np.isfinite(wave).all():
-        raise AudioError(f"{path} holds NaN or infinite samples, the first at {np.flatnonzero(~np.isfinite(wave))[0] / rate:.3f} s; write it again without them")
+        raise AudioError(f"{path} holds NaN or infinite samples, the first at "
+                         f"{np.flatnonzero(~np.isfinite(wave))[0] / rate:.3f} s; write it again without them")
     return resample(torch.from_numpy(wave), rate, sample_rate)
 
 # %% ../nbs/00_audio.ipynb #1e96bf25
@@ -165,7 +174,8 @@ def _check_cut(wave, length, hop, tail):
     if wave.ndim != 1: raise ValueError(f"cut_windows needs one waveform [T], got shape {tuple(wave.shape)}")
     for name, value in (("length", length), ("hop", hop)):
         if value != int(value) or value < 1: raise ValueError(f"cut_windows needs a whole, positive {name}, got {value}")
-    if tail not in ("drop", "pad", "shift"): raise ValueError(f'cut_windows knows the tails "drop", "pad" and "shift", got {tail!r}')
+    if tail not in ("drop", "pad", "shift"):
+        raise ValueError(f'cut_windows knows the tails "drop", "pad" and "shift", got {tail!r}')
 
 # %% ../nbs/00_audio.ipynb #891215fa
 def cut_windows(
@@ -177,8 +187,9 @@ def cut_windows(
     """Cut a waveform into windows.
 
     Whole windows start at 0, hop, 2 hop ...: n0 = (T - length) // hop + 1 of them, none if T < length. If the next start,
-    n0 * hop, lies before T and samples after the last whole window remain, there is a tail: "drop" ignores it, "pad" adds the window that starts there,
-    filled with zeros, "shift" adds the window that ends at T (zero-padded where T < length). An empty waveform has no windows."""
+    n0 * hop, lies before T and samples after the last whole window remain, there is a tail:
+    "drop" ignores it, "pad" adds the window that starts there, filled with zeros, "shift" adds the window that ends at T
+    (zero-padded where T < length). An empty waveform has no windows."""
     wave, hop = torch.as_tensor(wave), length if hop is None else hop
     _check_cut(wave, length, hop, tail)
     length, hop, total = int(length), int(hop), len(wave)
@@ -197,14 +208,19 @@ def _encode(path, wave, sample_rate) -> bytes:
     "The bytes of a wav or flac file."
     if path.suffix.lower() not in _CODINGS: raise AudioError(f"{path} cannot be written: end its name in .wav or .flac")
     wave = torch.as_tensor(wave).detach().cpu().to(torch.float32)
-    if wave.ndim != 1 or len(wave) == 0: raise AudioError(f"{path} cannot be written: one waveform [T] is needed, got shape {tuple(wave.shape)}")
-    if not torch.isfinite(wave).all(): raise AudioError(f"{path} cannot be written: the waveform holds NaN or infinite samples; remove them first")
+    if wave.ndim != 1 or len(wave) == 0:
+        raise AudioError(f"{path} cannot be written: one waveform [T] is needed, got shape {tuple(wave.shape)}")
+    if not torch.isfinite(wave).all():
+        raise AudioError(f"{path} cannot be written: the waveform holds NaN or infinite samples; remove them first")
     container, coding = _CODINGS[path.suffix.lower()]
     if container == "FLAC" and wave.abs().max() > 1:
-        raise AudioError(f"{path} cannot be written: flac ends at 1.0 and the peak is {wave.abs().max():.3g}; scale it down or write a .wav")
+        raise AudioError(f"{path} cannot be written: flac ends at 1.0 and the peak is {wave.abs().max():.3g}; scale "
+                         "it down or write a .wav")
     data = BytesIO()
     try: sf.write(data, wave.numpy(), int(sample_rate), format=container, subtype=coding)
-    except (sf.LibsndfileError, RuntimeError) as e: raise AudioError(f"{path} cannot be written at {sample_rate} Hz ({_reason(e)}); use another rate or format") from None
+    except (sf.LibsndfileError, RuntimeError) as e:
+        raise AudioError(f"{path} cannot be written at {sample_rate} Hz ({_reason(e)}); use another rate or "
+                         "format") from None
     return data.getvalue()
 
 # %% ../nbs/00_audio.ipynb #e6a20f85
@@ -213,14 +229,17 @@ def write_audio(
     wave: Tensor,  # waveform [T], full scale 1.0
     sample_rate: int = 16000,  # Hz
 ) -> Path:  # the file
-    "Write a recording atomically, replacing what was there. Raises `AudioError`, also where the folder is missing, forbidden or full."
+    """Write a recording atomically, replacing what was there.
+
+    Raises `AudioError`, also where the folder is missing, forbidden or full."""
     path = Path(path).expanduser()
     data, part = _encode(path, wave, sample_rate), path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.write_bytes(data)
         os.replace(part, path)
     except OSError as e:
-        raise AudioError(f"{path} cannot be written ({e.strerror}); check that its folder exists, may be written to and has {len(data)} bytes free") from None
+        raise AudioError(f"{path} cannot be written ({e.strerror}); check that its folder exists, may be written to "
+                         f"and has {len(data)} bytes free") from None
     finally:
         try: part.unlink(missing_ok=True)
         except OSError: pass

@@ -23,7 +23,8 @@ from .train import (TensorData, TrainConfig, extract_embeddings, fit, gather_row
 class Teacher(nn.Module):
     "An encoder with a classifier and, unless it was trained on cross-entropy alone, a projection head."
 
-    def __init__(self, encoder: nn.Module, head: nn.Module, projection: nn.Module | None = None, classes: list[str] | None = None):
+    def __init__(self, encoder: nn.Module, head: nn.Module, projection: nn.Module | None = None,
+                 classes: list[str] | None = None):
         super().__init__()
         self.encoder, self.head, self.projection = encoder, head, projection
         self.classes = classes
@@ -44,23 +45,26 @@ class Teacher(nn.Module):
 
     def project(self, waveform: Tensor) -> Tensor:  # [B, T] -> [B, d], not normalised
         "Where the clip lies in the space of the contrastive loss. ValueError for a teacher without a projection head."
-        if self.projection is None: raise ValueError("this teacher has no projection head: it was trained on cross-entropy alone")
+        if self.projection is None:
+            raise ValueError("this teacher has no projection head: it was trained on cross-entropy alone")
         return self.projection(self.embed(waveform))
 
     forward = logits
 
     def save(self, folder: str | Path) -> Path:
         "Write weights and description to a folder that `load_teacher` reads."
-        if not isinstance(self.encoder, BEATs): raise ValueError("only teachers on a BEATs encoder can be saved; save your encoder yourself")
-        return save_weights(self, folder, dict(kind="teacher", encoder=asdict(self.encoder.config), classes=self.classes) | _describe_heads(self))
+        if not isinstance(self.encoder, BEATs):
+            raise ValueError("only teachers on a BEATs encoder can be saved; save your encoder yourself")
+        about = dict(kind="teacher", encoder=asdict(self.encoder.config), classes=self.classes)
+        return save_weights(self, folder, about | _describe_heads(self))
 
 # %% ../nbs/08_finetune.ipynb #a7d021ae
 def _describe_heads(teacher):
     "What `_with_heads` needs to build the heads again."
     p = teacher.projection
     hidden = None if p is None else p[0].out_features if len(p) > 1 else 0
-    return dict(head=type(teacher.head).__name__, scale=getattr(teacher.head, "scale", None), n_classes=teacher.head.weight.shape[0],
-                hidden=hidden, out_features=None if p is None else p[-1].out_features)
+    return dict(head=type(teacher.head).__name__, scale=getattr(teacher.head, "scale", None),
+                n_classes=teacher.head.weight.shape[0], hidden=hidden, out_features=None if p is None else p[-1].out_features)
 
 def _with_heads(encoder, head, n_classes, scale, hidden, out_features, classes):
     "A teacher with new heads."
@@ -73,7 +77,8 @@ def load_teacher(folder: str | Path) -> Teacher:
     "Read a teacher that `Teacher.save` wrote, in evaluation mode. ValueError for anything else."
     about, state = read_weights(folder, "teacher")
     encoder = BEATs(BEATsConfig.from_dict(about["encoder"]))
-    teacher = _with_heads(encoder, about["head"], about["n_classes"], about["scale"], about["hidden"], about["out_features"], about["classes"])
+    heads = (about[key] for key in ("head", "n_classes", "scale", "hidden", "out_features", "classes"))
+    teacher = _with_heads(encoder, *heads)
     return load_matching(teacher, state, folder).eval()
 
 # %% ../nbs/08_finetune.ipynb #cfd0240b
@@ -100,8 +105,10 @@ class FinetuneConfig:
     seed: int = 0  # of the heads' first weights and of all three trainings
 
     def __post_init__(self):
-        for name, allowed in dict(loss=("contrastive", "ce"), head=("cosine", "linear"), head_hears=("clean", "disturbed")).items():
-            if (word := getattr(self, name)) not in allowed: raise ValueError(f"{name} must be {allowed[0]!r} or {allowed[1]!r}, got {word!r}")
+        words = dict(loss=("contrastive", "ce"), head=("cosine", "linear"), head_hears=("clean", "disturbed"))
+        for name, allowed in words.items():
+            if (word := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} must be {allowed[0]!r} or {allowed[1]!r}, got {word!r}")
 
     @classmethod
     def at(cls, scale: str | None = None, **changes) -> "FinetuneConfig":
@@ -113,7 +120,8 @@ class FinetuneConfig:
             config = replace(config, head_phase=replace(config.head_phase, epochs=epochs[0], batch_size=256),
                              projection_phase=replace(config.projection_phase, epochs=epochs[1], batch_size=128),
                              end_to_end=replace(config.end_to_end, epochs=epochs[2], batch_size=64, lr=1e-3, warmup_epochs=1))
-        return replace(config, **{k: replace(getattr(config, k), seed=config.seed) for k in ("head_phase", "projection_phase", "end_to_end")})
+        phases = ("head_phase", "projection_phase", "end_to_end")
+        return replace(config, **{k: replace(getattr(config, k), seed=config.seed) for k in phases})
 
 # %% ../nbs/08_finetune.ipynb #f7724e2f
 class HeadObjective(nn.Module):
@@ -149,7 +157,8 @@ class FrozenObjective(nn.Module):
 
     def hear(self, batch):  # -> embeddings [B, D], label vectors [B, C]
         with torch.no_grad():
-            spec, targets = self.mixup(self.view(self.encoder, batch["wave"]), F.one_hot(batch["label"], self.n_classes).float())
+            labels = F.one_hot(batch["label"], self.n_classes).float()
+            spec, targets = self.mixup(self.view(self.encoder, batch["wave"]), labels)
             return self.encoder.encode(spec).mean(1), targets
 
 # %% ../nbs/08_finetune.ipynb #5272f99b
@@ -186,7 +195,8 @@ def _folder(run, name): return None if run is None else run / name
 
 def _train_classifier(teacher, scenes, config, run, progress):
     bar, folder = progress and "phase 1, classifier", _folder(run, "1-head")
-    if config.head_hears == "disturbed": return fit(DisturbedHeadObjective(teacher, config), scenes, config.projection_phase, folder, bar)
+    if config.head_hears == "disturbed":
+        return fit(DisturbedHeadObjective(teacher, config), scenes, config.projection_phase, folder, bar)
     clean = extract_embeddings(teacher.encoder, scenes, progress=progress, cache=run)
     data = TensorData(x=torch.from_numpy(clean), label=torch.as_tensor(scenes.labels))
     return fit(HeadObjective(teacher.head), data, config.head_phase, folder, bar)
@@ -196,7 +206,8 @@ def _train_heads(teacher, scenes, config, run, progress):
     teacher.encoder.requires_grad_(False)
     _train_classifier(teacher, scenes, config, run, progress)
     if teacher.projection is None: return
-    fit(ProjectionObjective(teacher, config), scenes, config.projection_phase, _folder(run, "1-projection"), progress and "phase 1, projection")
+    folder, bar = _folder(run, "1-projection"), progress and "phase 1, projection"
+    fit(ProjectionObjective(teacher, config), scenes, config.projection_phase, folder, bar)
 
 # %% ../nbs/08_finetune.ipynb #b5aaf8ea
 class EndToEndObjective(nn.Module):
@@ -212,7 +223,8 @@ class EndToEndObjective(nn.Module):
         spec, targets = self.mixup(self.view(t.encoder, batch["wave"]), F.one_hot(batch["label"], self.n_classes).float())
         embedding = t.encoder.encode(spec).mean(1)
         if t.projection is None: return dict(loss=F.cross_entropy(t.head(embedding).float(), targets))
-        return teacher_loss(t.head(embedding), t.projection(embedding), targets, self.config.weight, self.config.temperature, gather_rows)
+        weight, temperature = self.config.weight, self.config.temperature
+        return teacher_loss(t.head(embedding), t.projection(embedding), targets, weight, temperature, gather_rows)
 
 # %% ../nbs/08_finetune.ipynb #dc84b654
 def finetune(
@@ -228,6 +240,7 @@ def finetune(
     teacher = _new_teacher(scenes, encoder, config)
     _train_heads(teacher, scenes, config, run, progress)
     teacher.encoder.requires_grad_(True)
-    fit(EndToEndObjective(teacher, config), scenes, config.end_to_end, _folder(run, "2-end-to-end"), progress and "phase 2, everything")
+    folder, bar = _folder(run, "2-end-to-end"), progress and "phase 2, everything"
+    fit(EndToEndObjective(teacher, config), scenes, config.end_to_end, folder, bar)
     if run is not None and teacher.encoder.__class__ is BEATs: teacher.save(run / "teacher")
     return teacher.eval()

@@ -33,7 +33,7 @@ def kaldi_mel_bank(
 
 # %% ../nbs/03_frontend.ipynb #7c7544c0
 def _in_small_batches(function, waveform, size=16):
-    "On a CPU spectra of a few clips at a time stay in the cache: twice as fast as all at once."
+    "On a CPU spectra of a few clips at a time stay in the cache, which is faster than all at once."
     if waveform.device.type != "cpu" or len(waveform) <= size: return function(waveform)
     return torch.cat([function(part) for part in waveform.split(size)])
 

@@ -51,21 +51,22 @@ def _deal(counts, fraction, rng):
 def _no_split(alone):
     "The error for classes that one group holds alone."
     more = f" (the same for {len(alone) - 1} more classes)" if len(alone) > 1 else ""
-    return SceneError(f"class {alone[0]!r} has one group only, so it cannot be on both sides of a split; add recordings of another place or leave it out with subset" + more)
+    return SceneError(f"class {alone[0]!r} has one group only, so it cannot be on both sides of a split; add recordings "
+                      "of another place or leave it out with subset" + more)
 
 
 def _divide(scene, group, fraction, seed):
     "Which rows [N] go to the first side: bool, with every group on one side and every class on both."
     if not 0 < fraction < 1: raise SceneError(f"split_by_group needs a fraction between 0 and 1, got {fraction}")
     counts = pd.crosstab(np.asarray(group), np.asarray(scene))
-    alone = list(counts.columns[(counts > 0).sum() < 2])
-    if alone: raise _no_split(alone)
+    if alone := list(counts.columns[(counts > 0).sum() < 2]): raise _no_split(alone)
     rng = np.random.default_rng(seed)
     for _ in range(50):
         first = _deal(counts.values, fraction, rng)
         if (counts.values[first].sum(0) > 0).all() and (counts.values[~first].sum(0) > 0).all():
             return group.isin(counts.index[first]).values
-    raise SceneError("the groups span several classes in such a way that no split leaves every class on both sides; give finer groups or fewer classes")
+    raise SceneError("the groups span several classes in such a way that no split leaves every class on both sides; give "
+                     "finer groups or fewer classes")
 
 # %% ../nbs/02_scenes.ipynb #2cb9980c
 SAMPLE_RATE = 16000
@@ -94,13 +95,13 @@ class _Store:
 
     @property
     def sound(self):
-        if self._sound is None: self._sound = np.memmap(self.folder / "sound.i16", np.int16, "r", shape=(*self.shape, SAMPLE_RATE))
+        if self._sound is None: self._sound = np.memmap(self.folder / "sound.i16", np.int16, "r", 0, (*self.shape, SAMPLE_RATE))
         return self._sound
 
     @property
     def scale(self):
-        if self._scale is None:
-            self._scale = np.fromfile(self.folder / "scale.f32", np.float32).reshape(self.shape) if self.folder else np.ones(self.shape, np.float32)
+        if self._scale is None and self.folder: self._scale = np.fromfile(self.folder / "scale.f32", "f4").reshape(self.shape)
+        if self._scale is None: self._scale = np.ones(self.shape, np.float32)
         return self._scale
 
     def pick(self, *at) -> Tensor:
@@ -207,7 +208,8 @@ def _make(folder, shape, frame, opener, name):
     part.mkdir(exist_ok=True)
     free = shutil.disk_usage(part).free + sum(f.stat().st_size for f in part.iterdir())
     if need > free:
-        raise SceneError(f"{name} needs {need / 1e9:.1f} GB in {folder.parent} and {free / 1e9:.1f} GB are free; make room or point CONTRASTASC_HOME at a bigger disk")
+        raise SceneError(f"{name} needs {need / 1e9:.1f} GB in {folder.parent} and {free / 1e9:.1f} GB are free; make "
+                         "room or point CONTRASTASC_HOME at a bigger disk")
     _fill(part, frame, opener, shape[1], name)
     (part / "index.json").write_text(json.dumps(dict(shape=shape, name=name, made=time.strftime("%Y-%m-%d %H:%M"))))
     (part / "done").unlink()
@@ -227,7 +229,8 @@ def _pack(frame, opener, name) -> _Store:
             with FileLock(folder.with_suffix(".lock")):
                 if not good(): _make(folder, shape, frame, opener, name)
     except OSError as e:
-        raise SceneError(f"{name} cannot be packed into the cache ({e}); free some space there or point CONTRASTASC_HOME at another folder") from None
+        raise SceneError(f"{name} cannot be packed into the cache ({e}); free some space there or point CONTRASTASC_HOME "
+                         "at another folder") from None
     return _Store(key, shape, folder)
 
 # %% ../nbs/02_scenes.ipynb #c3860fcf
@@ -238,7 +241,8 @@ class _Clips:
         self.frame, self.classes, self.name, self._store = frame.reset_index(drop=True), list(classes), name, store
         self._rows = np.arange(len(frame)) if rows is None else rows
         self.labels = pd.Index(self.classes).get_indexer(frame.scene).astype(np.int64)
-        if (self.labels < 0).any(): raise SceneError(f"{name} has clips of {frame.scene[self.labels < 0].iat[0]!r}, which is not among its classes")
+        if (self.labels < 0).any():
+            raise SceneError(f"{name} has clips of {frame.scene[self.labels < 0].iat[0]!r}, which is not among its classes")
 
     def __len__(self): return len(self.frame)
 
@@ -268,7 +272,8 @@ class _Clips:
         indices,  # clip numbers [B]
     ) -> dict:  # wave float32 [B, 16000] (each clip's first second), label int64 [B], index int64 [B]
         index = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
-        return dict(wave=self._store.pick(self._rows[index], 0), label=torch.from_numpy(self.labels[index]), index=torch.from_numpy(index))
+        return dict(wave=self._store.pick(self._rows[index], 0), label=torch.from_numpy(self.labels[index]),
+                    index=torch.from_numpy(index))
 
     def _one(self, i):
         i, n = i.__index__(), len(self)
@@ -280,7 +285,8 @@ def _numbers(where, n) -> np.ndarray:
     "A mask or clip numbers, checked."
     where = np.asarray(where)
     if where.dtype == bool and where.shape != (n,): raise SceneError(f"a mask of shape {where.shape} does not fit {n} clips")
-    if where.dtype != bool and where.dtype.kind not in "iu": raise SceneError(f"subset needs a boolean mask or whole numbers, got {where.dtype}")
+    if where.dtype != bool and where.dtype.kind not in "iu":
+        raise SceneError(f"subset needs a boolean mask or whole numbers, got {where.dtype}")
     if where.dtype != bool and where.size and not -n <= where.min() <= where.max() < n:
         raise SceneError(f"there are {n} clips, so the numbers given to subset must lie between 0 and {n - 1}")
     return where
@@ -302,7 +308,9 @@ def _rows(frame, classes, where, columns) -> np.ndarray:
         if column == "scene" and (strange := [w for w in wanted if w not in classes]):
             raise SceneError(f"there is no class {strange[0]!r}; the classes are {', '.join(classes)}")
         found = frame[column].iloc[keep].isin(wanted).values
-        if not found.any(): raise SceneError(f"no clip has {column} {' or '.join(map(repr, wanted))}; there are {_listed(frame[column].iloc[keep])}")
+        if not found.any():
+            raise SceneError(f"no clip has {column} {' or '.join(map(repr, wanted))}; there are "
+                             f"{_listed(frame[column].iloc[keep])}")
         keep = keep[found]
     if not len(keep): raise SceneError("this selection leaves no clip")
     return keep
@@ -319,7 +327,7 @@ class SceneSet(_Clips):
         where=None,  # boolean mask [N] or clip numbers
         **columns,  # column=value or column=list of values, all of which must hold
     ):  # SceneSet
-        "Some of the clips, e.g. `subset(device=['a', 'b'], split='test')`. `SceneError` for an unknown column or class, and where nothing is left."
+        "Some clips: `subset(device=['a', 'b'], split='test')`. `SceneError` for an unknown column or class, or where none is left."
         keep = _rows(self.frame, self.classes, where, columns)
         return SceneSet(self.frame.iloc[keep], self.classes, self._store, self.name, self._rows[keep])
 
@@ -336,20 +344,22 @@ class SceneSet(_Clips):
         fraction: float,  # share of each class's clips wanted in the first set
         seed: int = 0,
     ):  # (SceneSet, SceneSet)
-        "Two sets with no group in both and every class in both, each class near the fraction; `SceneError` where a class has one group only."
+        "Two sets: no group in both, every class in both, near the fraction; `SceneError` where a class has one group only."
         first = _divide(self.frame.scene, self.frame.group, fraction, seed)
         return self.subset(first), self.subset(~first)
 
     @cached_property
     def fingerprint(self) -> str:
         "16 hexadecimal digits that change with any sound, label, column or the order of rows."
-        return _digest(self._store.key, self.classes, pd.util.hash_pandas_object(self.frame).values.tobytes(), self._rows.tobytes())
+        return _digest(self._store.key, self.classes, pd.util.hash_pandas_object(self.frame).values.tobytes(),
+                       self._rows.tobytes())
 
     def __repr__(self):
         f, seconds = self.frame, self.frame.duration.sum()
         lengths = f"{f.duration.min():g}" if f.duration.nunique() == 1 else f"{f.duration.min():g} to {f.duration.max():g}"
         splits = ", ".join(f"{s} {n}" for s, n in f.split.value_counts(sort=False).items() if s)
-        return (f"SceneSet {self.name}: {len(f)} clips of {lengths} s ({seconds / 60:.1f} min), {f.scene.nunique()} classes, {f.group.nunique()} groups"
+        return (f"SceneSet {self.name}: {len(f)} clips of {lengths} s ({seconds / 60:.1f} min), {f.scene.nunique()} "
+                f"classes, {f.group.nunique()} groups"
                 + (f", splits: {splits}" if splits else ""))
 
     @classmethod
@@ -372,10 +382,12 @@ def _label_names(labels, classes):
     if classes is None: labels, classes = labels.astype(str), np.unique(labels).astype(str)
     classes = [str(c) for c in classes]
     if labels.dtype.kind in "iu":
-        if labels.min() < 0 or labels.max() >= len(classes): raise SceneError(f"labels run from {labels.min()} to {labels.max()} and there are {len(classes)} classes")
+        if labels.min() < 0 or labels.max() >= len(classes):
+            raise SceneError(f"labels run from {labels.min()} to {labels.max()} and there are {len(classes)} classes")
         return [classes[i] for i in labels], classes
     names = [str(x) for x in labels]
-    if strange := sorted(set(names) - set(classes)): raise SceneError(f"label {strange[0]!r} is not among the classes {', '.join(classes)}")
+    if strange := sorted(set(names) - set(classes)):
+        raise SceneError(f"label {strange[0]!r} is not among the classes {', '.join(classes)}")
     return names, classes
 
 
@@ -404,20 +416,22 @@ def _from_arrays(cls, waves, labels, classes, groups, columns):
     return cls(frame, classes, _Store(_digest(sound.tobytes()), (n, seconds), sound=sound), "arrays")
 
 # %% ../nbs/02_scenes.ipynb #909ce3d2
-TAU22_CLASSES = ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian", "street_traffic", "tram")
+TAU22_CLASSES = ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
+                 "street_traffic", "tram")
 CLASS_MAP = {  # TAU22's name: the same class in the other sets
     "airport": dict(icme24="Airport"),
     "bus": dict(tut17="bus", icme24="Bus"),
-    "metro": dict(icme24="Metro"),
-    "metro_station": dict(tut17="metro_station"),
+    "metro": dict(icme24="Metro"), "metro_station": dict(tut17="metro_station"),
     "park": dict(tut17="park", icme24="Urban park"),
     "public_square": dict(icme24="Public square"),
     "shopping_mall": dict(icme24="Shopping mall"),
     "street_traffic": dict(icme24="Traffic street"),
     "tram": dict(tut17="tram"),
 }
-NEAR_CLASSES = {"public_square": dict(tut17="city_center"), "street_pedestrian": dict(tut17="city_center"), "shopping_mall": dict(tut17="grocery_store")}
-SEEN = dict(tau22=TAU22_CLASSES) | {target: tuple(row[target] for row in CLASS_MAP.values() if target in row) for target in ("tut17", "icme24")}
+NEAR_CLASSES = {"public_square": dict(tut17="city_center"), "street_pedestrian": dict(tut17="city_center"),
+                "shopping_mall": dict(tut17="grocery_store")}
+SEEN = dict(tau22=TAU22_CLASSES) | {target: tuple(row[target] for row in CLASS_MAP.values() if target in row)
+                                    for target in ("tut17", "icme24")}
 SEEN |= {f"synth-{name}": classes for name, classes in SEEN.items()}
 
 # %% ../nbs/02_scenes.ipynb #3e2ccfe0
@@ -430,7 +444,8 @@ def seen_classes(
     one whose clips all name a TAU22 class in a column `tau_class`."""
     if scenes.name in SEEN: return tuple(c for c in scenes.classes if c in SEEN[scenes.name])
     mapped = scenes.frame.tau_class.isin(TAU22_CLASSES).groupby(scenes.frame.scene).all() if "tau_class" in scenes.frame else {}
-    return tuple(c for c in scenes.classes if c.strip().lower().replace(" ", "_").replace("-", "_") in TAU22_CLASSES or mapped.get(c, False))
+    return tuple(c for c in scenes.classes if c.strip().lower().replace(" ", "_").replace("-", "_") in TAU22_CLASSES
+                 or mapped.get(c, False))
 
 # %% ../nbs/02_scenes.ipynb #7e482b67
 _EDITION = "8ec84b5afb7e4475"  # of the generated worlds: another name whenever a sample they render changes
@@ -438,8 +453,8 @@ _EDITION = "8ec84b5afb7e4475"  # of the generated worlds: another name whenever 
 
 def _read_world(world, root, split, columns, scale, seed):
     "A generated world."
-    scale = resolve_scale(scale)
-    return world_frame(world, scale, seed), Opener(_digest(world, scale, seed, _EDITION), WORLDS[world].classes, partial(render_frame, world, seed=seed), probes=3)
+    scale, sound = resolve_scale(scale), partial(render_frame, world, seed=seed)
+    return world_frame(world, scale, seed), Opener(_digest(world, scale, seed, _EDITION), WORLDS[world].classes, sound, probes=3)
 
 # %% ../nbs/02_scenes.ipynb #122fcce3
 _NOT_READ = (".m4a", ".aac", ".wma", ".mp4", ".webm", ".amr", ".3gp", ".mov")
@@ -447,18 +462,19 @@ _NOT_READ = (".m4a", ".aac", ".wma", ".mp4", ".webm", ".amr", ".3gp", ".mov")
 
 def _scan(folder) -> pd.DataFrame:
     "One row per recording in class folders: path scene recording group."
-    rows = []
-    files = [f for top in sorted(folder.iterdir()) for f in ([top] if top.is_file() else sorted(top.rglob("*")))]
+    rows, files = [], [f for top in sorted(folder.iterdir()) for f in ([top] if top.is_file() else sorted(top.rglob("*")))]
     for file in files:
         parts, suffix = file.relative_to(folder).parts, file.suffix.lower()
         if any(p.startswith(".") for p in parts) or not file.is_file(): continue
         if suffix in _NOT_READ: raise SceneError(f"{file} is of a kind that cannot be read; convert it to wav or flac")
         if suffix not in AUDIO_SUFFIXES: continue
-        if len(parts) == 1: raise SceneError(f"{file} lies outside any class; move it into a folder named after its class, or add a manifest.csv")
-        path = "/".join(parts)
-        recording = path[: -len(suffix)]
+        if len(parts) == 1:
+            raise SceneError(f"{file} lies outside any class; move it into a folder named after its class, or add a manifest.csv")
+        recording = (path := "/".join(parts))[: -len(suffix)]
         rows.append((path, parts[0], recording, "/".join(parts[:2]) if len(parts) > 2 else recording))
-    if not rows: raise SceneError(f"{folder} holds no recordings: it needs a manifest.csv or one folder per class with {', '.join(AUDIO_SUFFIXES)} files in it")
+    if not rows:
+        raise SceneError(f"{folder} holds no recordings: it needs a manifest.csv or one folder per class with "
+                         f"{', '.join(AUDIO_SUFFIXES)} files in it")
     return pd.DataFrame(rows, columns=["path", "scene", "recording", "group"])
 
 # %% ../nbs/02_scenes.ipynb #35e63184
@@ -485,21 +501,21 @@ def _windows_of(recordings, seconds) -> pd.DataFrame:
 _KNOWN_COLUMNS = dict(
     path="path filename file file_name filepath file_path audio audio_path audio_file wav",
     scene="scene scene_label class class_label class_name category label target",
-    device="device source_label microphone", city="city",
-    location="location location_id identifier place site", recording="recording recording_id take",
+    device="device source_label microphone", city="city", location="location location_id identifier place site",
+    recording="recording recording_id take",
     group="group group_id split_group location location_id identifier place site session", split="split subset partition fold")
 
 
 def _find_columns(table, columns, manifest) -> dict:
     "Our column: the manifest's column."
-    has, given = ", ".join(table.columns), dict(columns or {})
+    known, has, given = ", ".join(_KNOWN_COLUMNS), ", ".join(table.columns), dict(columns or {})
     for ours, theirs in given.items():
-        if ours not in _KNOWN_COLUMNS: raise SceneError(f"columns= maps {', '.join(_KNOWN_COLUMNS)} to columns of the manifest; there is no {ours!r}")
+        if ours not in _KNOWN_COLUMNS: raise SceneError(f"columns= maps {known} to columns of the manifest; there is no {ours!r}")
         if theirs not in table: raise SceneError(f"{manifest} has no column {theirs!r}; its columns are {has}")
     plain = {c.lower().replace(" ", "_").replace("-", "_"): c for c in reversed(table.columns)}
     found = {ours: next((plain[n] for n in names.split() if n in plain), None) for ours, names in _KNOWN_COLUMNS.items()} | given
-    if missing := [ours for ours in ("path", "scene") if not found[ours]]:
-        raise SceneError(f'{manifest} has no column for the {missing[0]}; its columns are {has}: name it with columns={{"{missing[0]}": ...}}')
+    if gap := next((ours for ours in ("path", "scene") if not found[ours]), None):
+        raise SceneError(f'{manifest} has no column for the {gap}; its columns are {has}: name it with columns={{"{gap}": ...}}')
     return {ours: theirs for ours, theirs in found.items() if theirs}
 
 # %% ../nbs/02_scenes.ipynb #7a33410f
@@ -509,9 +525,12 @@ def _table(manifest) -> pd.DataFrame:
         header = manifest.read_text(encoding="utf-8-sig").lstrip().split("\n", 1)[0]
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(manifest, sep=max(",\t;", key=header.count), dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+            table = pd.read_csv(manifest, sep=max(",\t;", key=header.count), dtype=str, keep_default_na=False,
+                                encoding="utf-8-sig", index_col=False)
     except UnicodeDecodeError: raise SceneError(f"{manifest} is not UTF-8 text; save it as UTF-8") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as e: raise SceneError(f"{manifest} is not a table ({str(e).strip()}); give it a line of column names and one line per recording") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as e:
+        raise SceneError(f"{manifest} is not a table ({str(e).strip()}); give it a line of column names and one line per "
+                         "recording") from None
     except OSError as e: raise SceneError(f"{manifest} cannot be read ({e.strerror})") from None
     table.columns = table.columns.str.strip()
     table = table.fillna("").apply(lambda column: column.str.strip())
@@ -527,13 +546,17 @@ def _locate(folder, name):
 
 
 def _check_rows(rows, folder, manifest):
-    "Replace the names in `path` by paths from the folder; `SceneError` where a name or class is missing, not found or there twice."
+    "Make the names in `path` paths from the folder; `SceneError` where a name or class is missing, not found or there twice."
     for ours, what in (("path", "file name"), ("scene", "class")):
-        if (rows[ours] == "").any(): raise SceneError(f"{manifest} has no {what} in row {int((rows[ours] == '').argmax()) + 1}; fill it in or remove the row")
+        if (rows[ours] == "").any():
+            raise SceneError(f"{manifest} has no {what} in row {int((rows[ours] == '').argmax()) + 1}; fill it in or "
+                             "remove the row")
     names, rows["path"] = rows.path, [_locate(folder, name) for name in rows.path]
     if (gone := names[rows.path.isna()]).size:
-        raise SceneError(f"{manifest} names {gone.iat[0]}, which is neither in {folder} nor in its audio folder" + (f" ({gone.size} files are missing)" if gone.size > 1 else ""))
-    if rows.path.duplicated().any(): raise SceneError(f"{manifest} names {rows.path[rows.path.duplicated()].iat[0]} twice; keep one row per recording")
+        raise SceneError(f"{manifest} names {gone.iat[0]}, which is neither in {folder} nor in its audio folder"
+                         + (f" ({gone.size} files are missing)" if gone.size > 1 else ""))
+    if rows.path.duplicated().any():
+        raise SceneError(f"{manifest} names {rows.path[rows.path.duplicated()].iat[0]} twice; keep one row per recording")
 
 
 def _read_manifest(folder, columns) -> pd.DataFrame:
@@ -565,10 +588,12 @@ def _read_folder(root, split, columns, scale, seed):
 
 def _not_yet(name, root, split, columns, scale, seed):
     "The place of a reader that this version does not have."
-    raise SceneError(f"this version has no reader for {name}; unpack it, write a manifest.csv beside its audio folder (columns filename, scene, group, split) and load that folder, or use synth-{name}")
+    raise SceneError(f"this version has no reader for {name}; unpack it, write a manifest.csv beside its audio folder "
+                     f"(columns filename, scene, group, split) and load that folder, or use synth-{name}")
 
 
-READERS = {name: partial(_read_world, name) for name in WORLDS} | {name: partial(_not_yet, name) for name in ("tau22", "tut17", "icme24")}
+READERS = {name: partial(_read_world, name) for name in WORLDS} | {name: partial(_not_yet, name)
+    for name in ("tau22", "tut17", "icme24")}
 
 # %% ../nbs/02_scenes.ipynb #9419d63f
 def _resolve(name_or_folder, root):
@@ -579,7 +604,8 @@ def _resolve(name_or_folder, root):
     if name and folder.is_dir(): return _read_folder, folder, folder.resolve().name
     if folder.is_file(): raise SceneError(f"{folder} is a file; give the folder it lies in")
     near = get_close_matches(name.lower(), READERS, 1, 0.5)
-    raise SceneError(f"{name!r} is neither a folder nor a scene set; the sets are {', '.join(READERS)}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    raise SceneError(f"{name!r} is neither a folder nor a scene set; the sets are {', '.join(READERS)}"
+                     + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def _only(scenes, split):

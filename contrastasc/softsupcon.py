@@ -39,7 +39,8 @@ def _log_sum(sim: Tensor, weight: Tensor) -> Tensor:  # [N, B], [N, B] -> [N]
 def _check_batch(z, targets, temperature):
     "ValueError for shapes that do not belong together or a temperature that is not positive."
     if z.ndim != 2 or targets.ndim != 2 or len(z) != len(targets):
-        raise ValueError(f"soft_supcon_loss wants z [B, d] and targets [B, C] of one B, got {list(z.shape)} and {list(targets.shape)}")
+        raise ValueError(f"soft_supcon_loss wants z [B, d] and targets [B, C] of one B, "
+                         f"got {list(z.shape)} and {list(targets.shape)}")
     if temperature <= 0: raise ValueError(f"temperature must be positive, got {temperature}")
 
 # %% ../nbs/06_softsupcon.ipynb #9492a0cc
@@ -60,7 +61,7 @@ def soft_supcon_loss(
 
 # %% ../nbs/06_softsupcon.ipynb #2627f1f8
 class ProjectionHead(nn.Sequential):
-    "Two fully connected layers with a ReLU between, or one layer alone: embedding [B, in] -> projection [B, out], not yet normalised."
+    "Two linear layers with a ReLU between, or one alone: embedding [B, in] -> projection [B, out], not normalised."
 
     def __init__(self,
         in_features: int,

@@ -95,8 +95,9 @@ def _wavetable(partials, dice, size: int = 2048) -> np.ndarray:  # [..., size] R
     return (table / np.sqrt(np.mean(table**2, -1, keepdims=True))).astype(np.float32)
 
 # %% ../nbs/01_synth.ipynb #d80abe80
-def _grain(dice, decay: float, partials=(), noise: tuple | None = None, tonal: float = 0.5) -> np.ndarray:  # RMS 1 over its length
-    "A struck sound: modes [Hz] and noise in a band (lo, hi) [Hz] fall by 8.7 dB every `decay` seconds; `tonal` is the modes' share of the power."
+def _grain(dice, decay: float, partials=(), noise: tuple | None = None,
+           tonal: float = 0.5) -> np.ndarray:  # RMS 1 over its length
+    "A struck sound: modes and noise (both Hz) fall by 8.7 dB every `decay` seconds; `tonal`: the modes' share of the power."
     t = np.arange(int(4 * decay * SAMPLE_RATE)) / SAMPLE_RATE
     parts = []
     if len(partials):
@@ -114,7 +115,7 @@ def _grain(dice, decay: float, partials=(), noise: tuple | None = None, tonal: f
 
 # %% ../nbs/01_synth.ipynb #de5f9ac1
 class _Mix:
-    "Ten seconds being put together: a map of noise power [frames, bins], a waveform, and the words that name place and moment."
+    "Ten seconds in the making: a map of noise power [frames, bins], a waveform, the words that name place and moment."
 
     def __init__(self, place: tuple, moment: tuple):
         self.place, self.moment = place, moment
@@ -163,7 +164,8 @@ def _engine(mix, place, now, db):
 def _motor(mix, place, now, db):
     "An electric drive: a whine that follows the speed, and the fixed whistle of its inverter."
     whine = np.array([1, 0.5, 0.7, 0.1, 0.3, 0.3, 0.1, 0.2])
-    mix.tone(20 + place.uniform(350, 800) * mix.speed, _wavetable(whine * place.uniform(0.3, 1, 8), place), db, 0.15 + mix.speed)
+    mix.tone(20 + place.uniform(350, 800) * mix.speed, _wavetable(whine * place.uniform(0.3, 1, 8), place), db,
+             0.15 + mix.speed)
     mix.tone(place.uniform(900, 1500), _wavetable([1, 0.3, 0.4], place), db - 6, 0.1 + np.abs(np.gradient(mix.speed)) / 0.02)
 
 # %% ../nbs/01_synth.ipynb #230c6a3f
@@ -176,7 +178,8 @@ def _drive(now):
 
 def _rumble(mix, place, now, db):
     "A heavy body shaking, more with speed."
-    mix.noise(_band(20, place.uniform(45, 130), above=place.uniform(7, 12)), db, (0.4 + 0.8 * mix.speed) * _swing(now, 0.4, 2))
+    mix.noise(_band(20, place.uniform(45, 130), above=place.uniform(7, 12)), db, (0.4 + 0.8 * mix.speed)
+              * _swing(now, 0.4, 2))
 
 
 def _tyres(mix, place, now, db):
@@ -187,7 +190,8 @@ def _tyres(mix, place, now, db):
 def _rolling(mix, place, now, db):
     "Steel wheels on rails: a broad hiss that beats with the turning wheel."
     turn = 1 + 0.3 * np.sin(2 * np.pi * np.cumsum(2 + 7 * mix.speed) * _HOP / SAMPLE_RATE)
-    mix.noise(_band(place.uniform(250, 500), place.uniform(1200, 2500), -1), db, (0.08 + mix.speed**1.3) * turn * _swing(now, 0.5, 1.5))
+    mix.noise(_band(place.uniform(250, 500), place.uniform(1200, 2500), -1), db, (0.08 + mix.speed**1.3) * turn
+              * _swing(now, 0.5, 1.5))
 
 # %% ../nbs/01_synth.ipynb #e3cbe023
 def _joints(mix, place, now, db):
@@ -209,7 +213,8 @@ def _squeal(mix, place, now, db):
 # %% ../nbs/01_synth.ipynb #cd05f811
 def _hiss(mix, place, now, db):
     "Compressed air let go: brakes, doors, a coffee machine."
-    gain = np.where(_TIMES > (start := now.uniform(0, 9.5)), np.exp(-np.maximum(_TIMES - start, 0) / now.uniform(0.15, 0.9)), 0)
+    gain = np.where(_TIMES > (start := now.uniform(0, 9.5)),
+                    np.exp(-np.maximum(_TIMES - start, 0) / now.uniform(0.15, 0.9)), 0)
     mix.noise(_band(place.uniform(800, 2000), place.uniform(4000, 7000)), db, gain)
 
 
@@ -229,7 +234,8 @@ def _ticks(mix, place, now, db):
 
 def _hvac(mix, place, now, db):
     "Ventilation: falling noise and a faint blade tone."
-    mix.noise(_band(place.uniform(40, 120), place.uniform(300, 1500), -place.uniform(2, 5), above=place.uniform(8, 15)), db, _swing(now, 2, 0.5))
+    mix.noise(_band(place.uniform(40, 120), place.uniform(300, 1500), -place.uniform(2, 5), above=place.uniform(8, 15)),
+              db, _swing(now, 2, 0.5))
     mix.tone(place.uniform(80, 320), _wavetable([1, 0.6, 0.2], place), db - place.uniform(8, 16))
 
 
@@ -312,7 +318,8 @@ def _speak(mix, dice, db, pitch, busy=0.8, band=(80, 6000)):
     tract = dice.uniform(0.9, 1.15) * (1.12 if pitch > 160 else 1)
     peaks = 1 / (1 + ((harmonics[None, None] - tract * _VOWELS[..., None]) / np.array([60, 90, 140])[:, None]) ** 2)
     shade = 1 / (1 + (band[0] / harmonics) ** 4)
-    tables = _wavetable((peaks * np.array([1, 0.6, 0.35])[:, None]).sum(1) * (harmonics / pitch) ** -0.35 * shade, dice, 1024)
+    tables = _wavetable((peaks * np.array([1, 0.6, 0.35])[:, None]).sum(1) * (harmonics / pitch) ** -0.35 * shade, dice,
+                        1024)
     hz = pitch * np.interp(place_in, np.arange(count), dice.uniform(0.85, 1.2, count))
     gain = stress[syllable] * np.sin(np.pi * within) ** 0.6
     step = (_phase(hz) * np.float32(1024)).astype(np.int64) & 1023
@@ -369,7 +376,8 @@ def _gravel(mix, place, now, db):
     "Steps on gravel or dry leaves: long, rough bursts."
     pace, start = now.uniform(0.48, 0.65), now.uniform(0, 0.5)
     within = ((_TIMES - start) % pace) / pace
-    mix.noise(_band(place.uniform(700, 1500), 6000, below=6), db, np.exp(-(((within - 0.3) / 0.14) ** 2)) * _swing(now, 0.03, 4))
+    mix.noise(_band(place.uniform(700, 1500), 6000, below=6), db, np.exp(-(((within - 0.3) / 0.14) ** 2))
+              * _swing(now, 0.03, 4))
 
 
 def _music(mix, place, now, db):
@@ -402,15 +410,18 @@ def _waves(mix, place, now, db):
     period, start = now.uniform(2.5, 6), now.random()
     turn = (_TIMES / period + start) % 1
     mix.noise(_band(60, place.uniform(500, 900), -2), db, 0.3 + np.exp(-(((turn - 0.4) / 0.15) ** 2)))
-    mix.noise(_band(700, place.uniform(3000, 6000), -1), db - 4, (0.15 + np.exp(-np.abs(turn - 0.55) / 0.15)) * _swing(now, 0.05, 2))
+    mix.noise(_band(700, place.uniform(3000, 6000), -1), db - 4, (0.15 + np.exp(-np.abs(turn - 0.55) / 0.15))
+              * _swing(now, 0.05, 2))
 
 
 def _birds(mix, place, now, db):
     "Songs: phrases of quick sweeps, each species with its own."
     for _ in range(place.integers(1, 4)):
-        hz, sweep, length, gap = place.uniform(2000, 5500), place.normal(0, 1500), place.uniform(0.03, 0.16), place.uniform(0.05, 0.25)
+        hz, sweep = place.uniform(2000, 5500), place.normal(0, 1500)
+        length, gap = place.uniform(0.03, 0.16), place.uniform(0.05, 0.25)
         t = np.arange(int(length * SAMPLE_RATE)) / length / SAMPLE_RATE
-        chirp = np.sin(2 * np.pi * np.cumsum(np.clip(hz + sweep * (t - 0.5) + 150 * np.sin(t * place.uniform(6, 40)), 800, 7500)) / SAMPLE_RATE)
+        pitch = np.clip(hz + sweep * (t - 0.5) + 150 * np.sin(t * place.uniform(6, 40)), 800, 7500)
+        chirp = np.sin(2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE)
         chirp = (1.6 * chirp * np.sin(np.pi * t) ** 0.7).astype(np.float32)
         for start in now.uniform(-1, 10, now.poisson(place.uniform(3, 8))):
             times = start + (length + gap) * np.arange(now.integers(1, 9))
@@ -431,7 +442,8 @@ def _gulls(mix, place, now, db):
 
 def _traffic(mix, place, now, db):
     "A town's cars, all together and far away."
-    mix.noise(_band(place.uniform(40, 90), place.uniform(300, 1000), -place.uniform(1, 4), above=place.uniform(7, 11)), db, _swing(now, 2, 2))
+    mix.noise(_band(place.uniform(40, 90), place.uniform(300, 1000), -place.uniform(1, 4), above=place.uniform(7, 11)),
+              db, _swing(now, 2, 2))
 
 
 def _passby(mix, place, now, db):
@@ -451,7 +463,8 @@ def _arrival(mix, place, now, db):
     near = np.exp(-(((_TIMES - middle) / width) ** 2))
     mix.noise(_band(50, place.uniform(250, 500)), db, near)
     mix.noise(_band(place.uniform(300, 600), place.uniform(1500, 3000), -1), db, near**1.5 * _swing(now, 0.2, 2))
-    mix.tone(np.clip(500 - place.uniform(40, 90) * np.abs(_TIMES - middle + 4), 30, None), _wavetable([1, 0.5, 0.5, 0.2], place), db - 8, near)
+    mix.tone(np.clip(500 - place.uniform(40, 90) * np.abs(_TIMES - middle + 4), 30, None),
+             _wavetable([1, 0.5, 0.5, 0.2], place), db - 8, near)
 
 
 def _horn(mix, place, now, db):
@@ -488,36 +501,58 @@ def _drill(mix, place, now, db):
 
 # %% ../nbs/01_synth.ipynb #7a8a681f
 _RECIPES = {
-    "bus": dict(room="cabin", engine=-28, rumble=-30, tyres=-37, rattle=(-32, 0.8), hvac=-38, hiss=(-32, 0.4), beep=(-40, 0.3), crowd=(-42, 0.6), voice=(-38, 0.4), passby=(-40, 0.4)),
-    "tram": dict(room="cabin", motor=-42, rolling=-35, rumble=-31, joints=-27, squeal=(-36, 0.5), rattle=(-38, 0.4), hvac=-38, beep=(-42, 0.3), crowd=(-42, 0.6), voice=(-38, 0.4), passby=(-42, 0.3)),
-    "metro": dict(room="cabin", motor=-30, rolling=-33, rumble=-31, joints=(-36, 0.3), squeal=(-38, 0.3), rattle=(-38, 0.4), hvac=-38, announce=(-38, 0.25), beep=(-40, 0.2), crowd=(-42, 0.6), voice=(-39, 0.4)),
-    "train": dict(room="cabin", rolling=-35, rumble=-30, joints=(-31, 0.9), hvac=-34, rattle=(-42, 0.4), announce=(-40, 0.15), crowd=(-46, 0.4), voice=(-37, 0.5), pages=(-46, 0.2)),
-    "car": dict(room="cabin", engine=-35, rumble=-30, tyres=-33, hvac=(-40, 0.7), ticks=(-33, 0.4), music=(-33, 0.6), voice=(-36, 0.4), passby=(-42, 0.4)),
-    "airport": dict(room="hall", hvac=-37, crowd=-39, steps=(-38, 0.7), trolley=(-32, 0.9), announce=(-36, 0.5), voice=(-38, 0.5), beep=(-40, 0.3), escalator=(-42, 0.2)),
-    "metro_station": dict(room="station", hvac=-39, crowd=-42, steps=(-35, 0.8), arrival=(-30, 0.6), announce=(-36, 0.4), escalator=(-33, 0.8), voice=(-40, 0.4), beep=(-40, 0.3)),
-    "shopping_mall": dict(room="hall", crowd=-38, hvac=-41, music=(-33, 0.85), steps=(-37, 0.8), voice=(-37, 0.7), dishes=(-40, 0.3), trolley=(-42, 0.2), escalator=(-42, 0.2)),
-    "grocery_store": dict(room="room", mains=-39, hvac=-39, till=(-31, 0.9), music=(-42, 0.5), crowd=(-42, 0.7), trolley=(-35, 0.7), steps=(-42, 0.6), voice=(-38, 0.5)),
-    "cafe/restaurant": dict(room="room", crowd=-37, dishes=-30, music=(-40, 0.6), voice=(-35, 0.8), hiss=(-35, 0.4), hvac=-41),
+    "bus": dict(room="cabin", engine=-28, rumble=-30, tyres=-37, rattle=(-32, 0.8), hvac=-38, hiss=(-32, 0.4),
+                beep=(-40, 0.3), crowd=(-42, 0.6), voice=(-38, 0.4), passby=(-40, 0.4)),
+    "tram": dict(room="cabin", motor=-42, rolling=-35, rumble=-31, joints=-27, squeal=(-36, 0.5), rattle=(-38, 0.4),
+                 hvac=-38, beep=(-42, 0.3), crowd=(-42, 0.6), voice=(-38, 0.4), passby=(-42, 0.3)),
+    "metro": dict(room="cabin", motor=-30, rolling=-33, rumble=-31, joints=(-36, 0.3), squeal=(-38, 0.3),
+                  rattle=(-38, 0.4), hvac=-38, announce=(-38, 0.25), beep=(-40, 0.2), crowd=(-42, 0.6), voice=(-39, 0.4)),
+    "train": dict(room="cabin", rolling=-35, rumble=-30, joints=(-31, 0.9), hvac=-34, rattle=(-42, 0.4),
+                  announce=(-40, 0.15), crowd=(-46, 0.4), voice=(-37, 0.5), pages=(-46, 0.2)),
+    "car": dict(room="cabin", engine=-35, rumble=-30, tyres=-33, hvac=(-40, 0.7), ticks=(-33, 0.4), music=(-33, 0.6),
+                voice=(-36, 0.4), passby=(-42, 0.4)),
+    "airport": dict(room="hall", hvac=-37, crowd=-39, steps=(-38, 0.7), trolley=(-32, 0.9), announce=(-36, 0.5),
+                    voice=(-38, 0.5), beep=(-40, 0.3), escalator=(-42, 0.2)),
+    "metro_station": dict(room="station", hvac=-39, crowd=-42, steps=(-35, 0.8), arrival=(-30, 0.6),
+                          announce=(-36, 0.4), escalator=(-33, 0.8), voice=(-40, 0.4), beep=(-40, 0.3)),
+    "shopping_mall": dict(room="hall", crowd=-38, hvac=-41, music=(-33, 0.85), steps=(-37, 0.8), voice=(-37, 0.7),
+                          dishes=(-40, 0.3), trolley=(-42, 0.2), escalator=(-42, 0.2)),
+    "grocery_store": dict(room="room", mains=-39, hvac=-39, till=(-31, 0.9), music=(-42, 0.5), crowd=(-42, 0.7),
+                          trolley=(-35, 0.7), steps=(-42, 0.6), voice=(-38, 0.5)),
+    "cafe/restaurant": dict(room="room", crowd=-37, dishes=-30, music=(-40, 0.6), voice=(-35, 0.8), hiss=(-35, 0.4),
+                            hvac=-41),
     "restaurant": dict(room="room", crowd=-31, dishes=-31, voice=(-32, 0.9), hvac=-40, music=(-42, 0.3), steps=(-42, 0.3)),
     "bar": dict(room="room", crowd=-30, music=-29, voice=(-32, 0.9), dishes=(-37, 0.6)),
     "library": dict(room="room", hvac=-41, keys=(-43, 0.5), pages=(-36, 0.85), steps=(-42, 0.5), voice=(-46, 0.3)),
-    "office": dict(room="room", hvac=-41, keys=(-33, 0.95), mains=(-46, 0.6), voice=(-40, 0.5), steps=(-44, 0.4), pages=(-44, 0.3)),
-    "home": dict(room="room", hvac=(-44, 0.5), mains=-42, dishes=(-34, 0.8), voice=(-38, 0.4), music=(-38, 0.4), water=(-40, 0.3), steps=(-42, 0.5), ticks=(-44, 0.3)),
-    "park": dict(room="open", birds=(-34, 0.95), wind=-38, leaves=(-42, 0.7), traffic=-42, gravel=(-38, 0.6), voice=(-42, 0.45), crowd=(-50, 0.3), water=(-44, 0.15)),
-    "public_square": dict(room="street", crowd=-38, traffic=-38, steps=(-38, 0.7), voice=(-40, 0.5), birds=(-42, 0.4), wind=(-40, 0.6), music=(-40, 0.3), water=(-39, 0.55), passby=(-40, 0.3)),
-    "street_pedestrian": dict(room="street", crowd=-41, traffic=-43, steps=-30, voice=(-35, 0.85), music=(-43, 0.2), trolley=(-42, 0.2), birds=(-46, 0.2), wind=(-42, 0.4)),
-    "street_traffic": dict(room="street", traffic=-36, passby=-27, tyres=-40, wind=(-40, 0.5), horn=(-38, 0.1), steps=(-42, 0.4), voice=(-42, 0.25), birds=(-46, 0.15)),
+    "office": dict(room="room", hvac=-41, keys=(-33, 0.95), mains=(-46, 0.6), voice=(-40, 0.5), steps=(-44, 0.4),
+                   pages=(-44, 0.3)),
+    "home": dict(room="room", hvac=(-44, 0.5), mains=-42, dishes=(-34, 0.8), voice=(-38, 0.4), music=(-38, 0.4),
+                 water=(-40, 0.3), steps=(-42, 0.5), ticks=(-44, 0.3)),
+    "park": dict(room="open", birds=(-34, 0.95), wind=-38, leaves=(-42, 0.7), traffic=-42, gravel=(-38, 0.6),
+                 voice=(-42, 0.45), crowd=(-50, 0.3), water=(-44, 0.15)),
+    "public_square": dict(room="street", crowd=-38, traffic=-38, steps=(-38, 0.7), voice=(-40, 0.5), birds=(-42, 0.4),
+                          wind=(-40, 0.6), music=(-40, 0.3), water=(-39, 0.55), passby=(-40, 0.3)),
+    "street_pedestrian": dict(room="street", crowd=-41, traffic=-43, steps=-30, voice=(-35, 0.85), music=(-43, 0.2),
+                              trolley=(-42, 0.2), birds=(-46, 0.2), wind=(-42, 0.4)),
+    "street_traffic": dict(room="street", traffic=-36, passby=-27, tyres=-40, wind=(-40, 0.5), horn=(-38, 0.1),
+                           steps=(-42, 0.4), voice=(-42, 0.25), birds=(-46, 0.15)),
     "beach": dict(room="open", waves=-30, wind=-36, gulls=(-35, 0.7), voice=(-42, 0.35)),
     "forest_path": dict(room="open", birds=(-36, 0.9), leaves=(-42, 0.8), wind=-38, gravel=(-34, 0.9), traffic=(-46, 0.6)),
-    "city_center": dict(room="street", traffic=-34, passby=(-34, 0.7), crowd=-39, steps=(-38, 0.8), voice=(-38, 0.5), horn=(-42, 0.08), squeal=(-42, 0.1)),
-    "residential_area": dict(room="open", traffic=-41, birds=(-37, 0.8), wind=-39, passby=(-34, 0.5), steps=(-40, 0.5), voice=(-43, 0.2), leaves=(-44, 0.4)),
-    "construction": dict(room="street", engine=-33, hammer=(-28, 0.7), breaker=(-30, 0.4), drill=(-32, 0.45), traffic=-38, beep=(-38, 0.35), voice=(-40, 0.3)),
+    "city_center": dict(room="street", traffic=-34, passby=(-34, 0.7), crowd=-39, steps=(-38, 0.8), voice=(-38, 0.5),
+                        horn=(-42, 0.08), squeal=(-42, 0.1)),
+    "residential_area": dict(room="open", traffic=-41, birds=(-37, 0.8), wind=-39, passby=(-34, 0.5), steps=(-40, 0.5),
+                             voice=(-43, 0.2), leaves=(-44, 0.4)),
+    "construction": dict(room="street", engine=-33, hammer=(-28, 0.7), breaker=(-30, 0.4), drill=(-32, 0.45),
+                         traffic=-38, beep=(-38, 0.35), voice=(-40, 0.3)),
 }
-_ICME24_NAMES = {"Bus": "bus", "Airport": "airport", "Metro": "metro", "Restaurant": "restaurant", "Shopping mall": "shopping_mall", "Public square": "public_square", "Urban park": "park", "Traffic street": "street_traffic", "Construction site": "construction", "Bar": "bar"}
+_ICME24_NAMES = {"Bus": "bus", "Airport": "airport", "Metro": "metro", "Restaurant": "restaurant",
+                 "Shopping mall": "shopping_mall", "Public square": "public_square", "Urban park": "park",
+                 "Traffic street": "street_traffic", "Construction site": "construction", "Bar": "bar"}
 _RECIPES |= {theirs: _RECIPES[ours] for theirs, ours in _ICME24_NAMES.items()}
 _LAYERS = {f.__name__.lstrip("_"): f for f in (
-    _rumble, _tyres, _rolling, _engine, _motor, _joints, _squeal, _rattle, _hiss, _ticks, _hvac, _mains, _beep, _till, _escalator, _keys, _pages, _dishes, _water,
-    _trolley, _voice, _crowd, _announce, _steps, _gravel, _music, _wind, _leaves, _waves, _birds, _gulls, _traffic, _passby, _arrival, _horn, _hammer, _breaker, _drill)}
+    _rumble, _tyres, _rolling, _engine, _motor, _joints, _squeal, _rattle, _hiss, _ticks, _hvac, _mains, _beep, _till,
+    _escalator, _keys, _pages, _dishes, _water, _trolley, _voice, _crowd, _announce, _steps, _gravel, _music, _wind,
+    _leaves, _waves, _birds, _gulls, _traffic, _passby, _arrival, _horn, _hammer, _breaker, _drill)}
 _ROOMS = {  # reverberation time (s), level of the tail (dB)
     "cabin": ((0.05, 0.15), (-12, -4)), "room": ((0.2, 0.6), (-10, -2)), "hall": ((0.7, 2.0), (-7, 2)),
     "station": ((0.8, 2.5), (-5, 4)), "street": ((0.2, 0.8), (-14, -6)), "open": ((0.1, 0.4), (-22, -12)),
@@ -526,8 +561,10 @@ _LAYER_SPREAD, _CITY_SPREAD, _MOMENT_SPREAD = 2.2, 0.7, 2.0  # dB
 _EQ_SPREAD, _GAIN_SPREAD = 1.4, 3.0  # dB
 _DEVICES = {  # low and high cut (Hz), tilt (dB/octave), ripple (dB), noise floor (dBFS), gain (dB), ceiling (full scale = 1)
     "a": (30, 7800, 0.0, 0.5, -68, 0, 0.95), "b": (80, 7300, 0.1, 1.2, -64, 2, 0.7), "c": (60, 7500, -0.1, 1.2, -65, 1, 0.7),
-    "s1": (70, 7200, 0.2, 1.5, -64, 1, 0.6), "s2": (50, 6800, -0.3, 1.5, -64, -1, 0.6), "s3": (90, 7400, 0.2, 1.5, -64, 1, 0.6),
-    "s4": (120, 5800, 0.3, 1.8, -63, 0, 0.4), "s5": (45, 6600, -0.7, 1.8, -63, 2, 0.35), "s6": (200, 7600, 0.6, 1.8, -62, -2, 0.4),
+    "s1": (70, 7200, 0.2, 1.5, -64, 1, 0.6), "s2": (50, 6800, -0.3, 1.5, -64, -1, 0.6),
+    "s3": (90, 7400, 0.2, 1.5, -64, 1, 0.6),
+    "s4": (120, 5800, 0.3, 1.8, -63, 0, 0.4), "s5": (45, 6600, -0.7, 1.8, -63, 2, 0.35),
+    "s6": (200, 7600, 0.6, 1.8, -62, -2, 0.4),
     "binaural": (25, 7600, 0.2, 1.5, -66, -1, 0.95), "recorder": (100, 7200, -0.4, 2.5, -62, 2, 0.7),
 }
 
@@ -563,7 +600,8 @@ def _segment(world: str, seed: int, scene: str, city: str, location: str, record
         level += _LAYER_SPREAD * here.normal() + _CITY_SPREAD * town.normal() + _MOMENT_SPREAD * now.normal()
         if max(here.random(), now.random()) < chance**0.5: _LAYERS[name](mix, here, now, level)
     wave = fft.irfft(fft.rfft(mix.sound()) * _room(world, seed, scene, city, location), _N)
-    db = 10 * np.log10(np.mean(wave**2)) + _GAIN_SPREAD * _dice(*place, "gain").normal() + _MOMENT_SPREAD * _dice(*moment, "gain").normal()
+    db = 10 * np.log10(np.mean(wave**2)) + _GAIN_SPREAD * _dice(*place, "gain").normal()
+    db += _MOMENT_SPREAD * _dice(*moment, "gain").normal()
     wave *= np.float32(_amp(np.clip(db, -43, -19)) / np.sqrt(np.mean(wave**2)))
     wave.flags.writeable = False
     return wave
@@ -582,7 +620,7 @@ def _response(world: str, seed: int, device: str) -> np.ndarray:
     cepstrum[513:] = 0
     return fft.irfft(np.exp(fft.rfft(cepstrum)))[:256].astype(np.float32)
 
-# %% ../nbs/01_synth.ipynb #f49797be
+# %% ../nbs/01_synth.ipynb #2bd87bfe
 @dataclass(frozen=True)
 class World:
     "A generated data set: its names as in the real one, and how long a clip is."
@@ -594,21 +632,26 @@ class World:
     clip_seconds: float  # 1 or 10
     microphone: str = ""  # which response records a set without devices
 
-
+# %% ../nbs/01_synth.ipynb #fc1c38ad
 WORLDS = {w.name: w for w in (
-    World("synth-tau22", ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian", "street_traffic", "tram"),
-          ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna"), ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6"), 1.0),
-    World("synth-tut17", ("beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library", "metro_station", "office", "park",
+    World("synth-tau22", ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall",
+                          "street_pedestrian", "street_traffic", "tram"),
+          ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna"),
+          ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6"), 1.0),
+    World("synth-tut17", ("beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store",
+                          "home", "library", "metro_station", "office", "park",
                           "residential_area", "train", "tram"), (), (), 10.0, "binaural"),
-    World("synth-icme24", ("Bus", "Airport", "Metro", "Restaurant", "Shopping mall", "Public square", "Urban park", "Traffic street", "Construction site", "Bar"),
+    World("synth-icme24", ("Bus", "Airport", "Metro", "Restaurant", "Shopping mall", "Public square", "Urban park",
+                           "Traffic street", "Construction site", "Bar"),
           ("Xi'an", "Luoyang", "Hefei", "Shanghai", "Chongqing", "Jinan", "Shangrao", "Liupanshui"), (), 10.0, "recorder"))}
 
-# %% ../nbs/01_synth.ipynb #c23362d9
+
 def _world(name) -> World:
-    if name not in WORLDS: raise ValueError(f"There is no generated world called {name!r}: choose one of {', '.join(WORLDS)}.")
+    if name not in WORLDS:
+        raise ValueError(f"There is no generated world called {name!r}: choose one of {', '.join(WORLDS)}.")
     return WORLDS[name]
 
-
+# %% ../nbs/01_synth.ipynb #fedb584b
 SCALES = ("tiny", "class", "paper")
 
 
@@ -617,7 +660,8 @@ def resolve_scale(
 ) -> str:  # the scale to use; "class" where nobody says otherwise
     "Which of the three scales to work at. ValueError for any other word."
     word = scale or os.environ.get("CONTRASTASC_SCALE") or "class"
-    if word not in SCALES: raise ValueError(f"{word!r} is no scale: set scale= or CONTRASTASC_SCALE to one of {', '.join(SCALES)}.")
+    if word not in SCALES:
+        raise ValueError(f"{word!r} is no scale: set scale= or CONTRASTASC_SCALE to one of {', '.join(SCALES)}.")
     return word
 
 
@@ -627,20 +671,25 @@ def home() -> Path:  # the folder, made if it is not there
     path.mkdir(parents=True, exist_ok=True)
     return path
 
-# %% ../nbs/01_synth.ipynb #3169022a
+# %% ../nbs/01_synth.ipynb #95007105
 _COLUMNS = ("path", "scene", "device", "city", "location", "recording", "group", "split", "start", "duration")
-_TAU22 = {  # totals over the ten classes: places (train, test), training segments by device, test segments, pieces kept of each (train, test)
+_TAU22 = {  # totals over the ten classes; pairs are (train, test), segments by device are those of training
     "tiny": dict(places=(40, 20), segments=dict(a=150, b=10, c=10, s1=10, s2=10, s3=10), test=20, pieces=(1, 1), short=()),
-    "class": dict(places=(300, 120), segments=dict(a=900, b=60, c=60, s1=60, s2=60, s3=60), test=120, pieces=(2, 1), short=()),
-    "paper": dict(places=(365, 146), segments=dict(a=10215, b=749, c=748, s1=750, s2=750, s3=750), test=330, pieces=(10, 10), short=("airport", "tram")),  # short: one copy of one test segment is missing
+    "class": dict(places=(300, 120), segments=dict(a=900, b=60, c=60, s1=60, s2=60, s3=60), test=120, pieces=(2, 1),
+                  short=()),
+    "paper": dict(places=(365, 146), segments=dict(a=10215, b=749, c=748, s1=750, s2=750, s3=750), test=330,
+                  pieces=(10, 10), short=("airport", "tram")),  # one copy missing
 }
-_TUT17 = {"tiny": ((3, 2), (2, 2)), "class": ((8, 3), (6, 2)), "paper": ((13, 24), (6, 18))}  # (recordings, pieces of each) a class: development, evaluation
+_TUT17 = {  # (recordings, pieces of each) a class: development, evaluation
+    "tiny": ((3, 2), (2, 2)), "class": ((8, 3), (6, 2)), "paper": ((13, 24), (6, 18)),
+}
 _ICME24 = {  # clips a class, sessions a class
     "tiny": ((10,) * 10, (5,) * 10),
     "class": ((45,) * 10, (9,) * 10),
     "paper": ((188, 220, 209, 173, 147, 174, 148, 143, 173, 165), (3, 12, 12, 5, 4, 3, 3, 3, 4, 3)),
 }
-_ICME24_CITIES = ("Hefei Shangrao", "Hefei Xi'an", "Shanghai Xi'an", "Liupanshui Xi'an", "Luoyang Shanghai Xi'an", "Xi'an", "Chongqing Luoyang Xi'an", "Xi'an", "Jinan Luoyang", "Chongqing Luoyang")
+_ICME24_CITIES = ("Hefei Shangrao", "Hefei Xi'an", "Shanghai Xi'an", "Liupanshui Xi'an", "Luoyang Shanghai Xi'an",
+                  "Xi'an", "Chongqing Luoyang Xi'an", "Xi'an", "Jinan Luoyang", "Chongqing Luoyang")
 
 
 def _shares(total: int, parts: int) -> list[int]: return [total // parts + (i < total % parts) for i in range(parts)]
@@ -653,7 +702,8 @@ def _tau22_rows(world, size, dice):
         cities = [str(c) for c in dice.permutation(world.cities)]
         count = {d: _shares(n, 10)[c] for d, n in size["segments"].items()}
         tests = _shares(size["test"], 10)[c]
-        for split, places, segments in zip(("train", "test"), (_shares(n, 10)[c] for n in size["places"]), (count["a"], tests)):
+        for split, places, segments in zip(("train", "test"), (_shares(n, 10)[c] for n in size["places"]),
+                                           (count["a"], tests)):
             heard_by = [["a"] if split == "train" else list(world.devices) for _ in range(segments)]
             if split == "train":
                 for device in list(count)[1:]:
@@ -663,7 +713,8 @@ def _tau22_rows(world, size, dice):
                 city, place = cities[i % places % 10], f"{cities[i % places % 10]}-{place_id + i % places}"
                 recording = f"{scene}-{place}-{segment_id + i}"
                 for k in sorted(dice.choice(10, size["pieces"][split == "test"], replace=False)):
-                    for device in heard_by[i]: yield f"{recording}-{k}-{device}", scene, device, city, place, recording, place, split
+                    for device in heard_by[i]:
+                        yield f"{recording}-{k}-{device}", scene, device, city, place, recording, place, split
             place_id, segment_id = place_id + places, segment_id + segments
 
 
@@ -692,9 +743,10 @@ def _icme24_rows(world, size, dice):
                 key += hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
                 for slot in sorted(dice.choice(60, slots, replace=False) + 1):
                     name = f"{key}{slot}"
-                    yield f"{name}_{dice.integers(1, 3)}", scene, "", city, session, name, session, "test" if s % 2 else "train"
+                    split = "test" if s % 2 else "train"
+                    yield f"{name}_{dice.integers(1, 3)}", scene, "", city, session, name, session, split
 
-# %% ../nbs/01_synth.ipynb #5e093aab
+
 def world_frame(
     world: str,  # "synth-tau22", "synth-tut17" or "synth-icme24"
     scale: str | None = None,  # see `resolve_scale`
@@ -707,7 +759,8 @@ def world_frame(
     ValueError for an unknown world or scale.
     """
     w, scale = _world(world), resolve_scale(scale)
-    rows, sizes = {"synth-tau22": (_tau22_rows, _TAU22), "synth-tut17": (_tut17_rows, _TUT17), "synth-icme24": (_icme24_rows, _ICME24)}[world]
+    rows, sizes = {"synth-tau22": (_tau22_rows, _TAU22), "synth-tut17": (_tut17_rows, _TUT17),
+                   "synth-icme24": (_icme24_rows, _ICME24)}[world]
     frame = pd.DataFrame(list(rows(w, sizes[scale], _dice(world, seed, "table"))), columns=_COLUMNS[:-2])
     return frame.assign(start=0.0, duration=w.clip_seconds)
 
@@ -715,7 +768,8 @@ def world_frame(
 def _read_tau22(world, name):
     "A clip of synth-tau22, and whether all its words make sense."
     scene, city, place, segment, k, device = name.rsplit("-", 5)
-    known = scene in world.classes and city in world.cities and (place + segment).isdigit() and 0 <= int(k) <= 9 and device in world.devices
+    known = scene in world.classes and city in world.cities and device in world.devices
+    known = known and (place + segment).isdigit() and 0 <= int(k) <= 9
     return _Clip(scene, city, f"{city}-{place}", f"{scene}-{city}-{place}-{segment}", int(k), device), known
 
 
@@ -729,7 +783,8 @@ def _read_icme24(world, name):
     key, channel = name.split("_")
     c, city, session, _ = bytes.fromhex(key[:8])
     scene, city = world.classes[c], world.cities[city]
-    return _Clip(scene, city, f"{scene}-{city}-{session}", key, 0, world.microphone), 1 <= int(key[32:]) <= 60 and channel in ("1", "2")
+    known = 1 <= int(key[32:]) <= 60 and channel in ("1", "2")
+    return _Clip(scene, city, f"{scene}-{city}-{session}", key, 0, world.microphone), known
 
 # %% ../nbs/01_synth.ipynb #04fe4f11
 class _Clip(NamedTuple):
@@ -761,7 +816,8 @@ def _record(world: World, clip: _Clip, seed: int) -> Tensor:
     heard = np.concatenate([lead, segment[begin : begin + n]])
     *_, floor, gain, ceiling = _DEVICES[clip.device]
     wave = fft.irfft(fft.rfft(heard, size) * fft.rfft(_response(world.name, seed, clip.device), size), size)[taps : taps + n]
-    wave = wave * np.float32(_amp(gain)) + _dice(world.name, seed, *clip).standard_normal(n, np.float32) * np.float32(_amp(floor))
+    hiss = _dice(world.name, seed, *clip).standard_normal(n, np.float32) * np.float32(_amp(floor))
+    wave = wave * np.float32(_amp(gain)) + hiss
     return torch.from_numpy(np.float32(ceiling) * np.tanh(wave / np.float32(ceiling)))
 
 # %% ../nbs/01_synth.ipynb #d3d53bbf

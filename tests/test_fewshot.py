@@ -184,6 +184,18 @@ def test_hopeless_scaling_warns():
     with pytest.warns(ConvergenceWarning, match="standardise"): fit_logistic(x, y, 3, max_iter=0)
 
 
+def test_a_tolerance_beyond_the_precision_of_float32_is_told_not_nan():
+    "Where rounding hides the slope, some problems cannot be finished; none may turn into NaN or run away."
+    sets = [clouds(15, 75, 128, spread=0.3, shift=3.0, seed=seed) for seed in range(12)]
+    x, y = np.stack([s[0] for s in sets]).astype(np.float32), np.stack([s[1] for s in sets])
+    usual = fit_like_sklearn(x, y, 15)
+    with pytest.warns(ConvergenceWarning): fit = fit_like_sklearn(x, y, 15, tol=1e-7, max_iter=500)
+    assert torch.isfinite(fit.weight).all() and fit.gap.max() < 0.1
+    for i, (_, _, test, test_y) in enumerate(sets):
+        right = [(f.logits(test)[i].argmax(-1).numpy() == test_y).mean() for f in (usual, fit)]
+        assert right[1] > right[0] - 0.1
+
+
 # --- the classifier
 
 

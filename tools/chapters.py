@@ -33,7 +33,7 @@ def run(path, live):
         if live: print(f"\r  {path.stem:16} cell {sum(i <= cell_index for i in code)}/{len(code)}", end="", flush=True)
 
     began = time.time()
-    client = NotebookClient(nb, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}, on_cell_start=show, record_timing=False)
+    client = NotebookClient(nb, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}, on_cell_start=show, record_timing=False, extra_arguments=["--IPKernelApp.log_level=40"])
     try: client.execute()
     except CellExecutionError as e: return time.time() - began, e
     return time.time() - began, None
