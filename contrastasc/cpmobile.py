@@ -66,7 +66,8 @@ class Block(nn.Module):
     def __init__(self, n_in: int, n_out: int, expansion: float, stride: tuple[int, int] = (1, 1)):
         super().__init__()
         width = round_channels(n_in * expansion)
-        self.block = nn.Sequential(_conv(n_in, width, 1), _conv(width, width, 3, stride, groups=width), _conv(width, n_out, 1, relu=False))
+        self.block = nn.Sequential(_conv(n_in, width, 1), _conv(width, width, 3, stride, groups=width),
+                                   _conv(width, n_out, 1, relu=False))
         self.after_block_norm = GRN()
         self.residual = n_in == n_out
         self.shortcut = nn.AvgPool2d(3, stride, 1) if max(stride) > 1 else nn.Identity()
@@ -132,7 +133,8 @@ class CPMobile(nn.Module):
         widths = _widths(sizes["base_channels"], sizes["channels_multiplier"])
         self.embed_dim = widths[-1]
         self.in_c, self.stages = _stem(widths[0]), _stages(widths, sizes["expansion_rate"])
-        if head == "conv": self.feed_forward = nn.Sequential(nn.Conv2d(self.embed_dim, n_classes, 1, bias=False), nn.BatchNorm2d(n_classes))
+        if head == "conv":
+            self.feed_forward = nn.Sequential(nn.Conv2d(self.embed_dim, n_classes, 1, bias=False), nn.BatchNorm2d(n_classes))
         else: self.norm, self.head = _NORMS[norm](self.embed_dim), CosineHead(self.embed_dim, n_classes)
         for m in self.modules():
             if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode="fan_out")

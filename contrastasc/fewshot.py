@@ -387,7 +387,7 @@ class _History:
         n = 2 * len(self.order)
         if not n: return -g, -g_image
         slope = (self.image[:, :n] @ g.flatten(1)[..., None])[..., 0].double().cpu().numpy().T
-        factor, scale = _two_loops(self.dots[:n, :n], slope, self.order)
+        with np.errstate(over="ignore", invalid="ignore"): factor, scale = _two_loops(self.dots[:n, :n], slope, self.order)
         factor, scale = (torch.as_tensor(v, dtype=g.dtype, device=g.device) for v in (factor.T[:, None], scale[:, None, None]))
         d = [(factor @ v[:, :n]).view_as(w) - scale * w for v, w in ((self.u, g), (self.image, g_image))]
         sound = (length := _inner(*d)).isfinite() & (length >= 0)
