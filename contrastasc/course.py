@@ -13,7 +13,8 @@ import pandas as pd
 from .distill import load_student
 from .evaluate import closed_set, compare, kshot_scenes
 from .finetune import load_teacher
-from .paper import MeanLogMel, NEW_DEVICES, REPEATS, recordings, row_embeddings, row_logits, train_rows, with_sides, worlds
+from .paper import MeanLogMel, NEW_DEVICES, REPEATS, recordings, row_embeddings, row_logits, train_rows
+from .paper import with_sides, worlds
 from .scenes import load_scenes, seen_classes
 from .synth import home, resolve_scale
 from .train import atomic_write, extract_embeddings
@@ -60,9 +61,11 @@ def kshot_rows(
 def kshot_text(frame: pd.DataFrame) -> str:
     "The table of `kshot_rows` as Markdown, in percent."
     def cell(v, sign=""): return "-" if np.isnan(v) else f"{100 * v:{sign}.1f}"
+    def interval(lo, hi, sign=""): return f"[{cell(lo, sign)}, {cell(hi, sign)}]"
     lines = ["| row | K | accuracy [95 %] | seen | unseen | paired difference [95 %] |", "|---|---|---|---|---|---|"]
     for r in frame.itertuples():
-        lines.append(f"| {r.row} | {r.k} | {cell(r.accuracy)} [{cell(r.lo)}, {cell(r.hi)}] | {cell(r.seen)} | {cell(r.unseen)} | {cell(r.difference, '+')} [{cell(r.difference_lo, '+')}, {cell(r.difference_hi, '+')}] |")
+        paired = f"{cell(r.difference, '+')} {interval(r.difference_lo, r.difference_hi, '+')}"
+        lines.append(f"| {r.row} | {r.k} | {cell(r.accuracy)} {interval(r.lo, r.hi)} | {cell(r.seen)} | {cell(r.unseen)} | {paired} |")
     return "\n".join(lines)
 
 # %% ../nbs/15b_course.ipynb #d0ce367e
@@ -71,8 +74,8 @@ def _recordings_text(bench, frame):
     tested, seen = int(frame.classes.iloc[0]), bench.train.classes
     return (f"K-shot accuracy in % on {scenes.name}: {tested} classes (chance {100 / tested:.1f}), trained on {len(seen)} of them "
             f"({', '.join(seen)}; {len(bench.train)} windows). {bench.note}{_TEACHERS}\n\n{kshot_text(frame)}\n\n"
-            f"Macro average over classes, features standardised on the shots, at most 8 windows of a group. Difference to the student without KD. "
-            f"Intervals cover {frame.covers.iloc[0]}.\n")
+            "Macro average over classes, features standardised on the shots, at most 8 windows of a group. "
+            f"Difference to the student without KD. Intervals cover {frame.covers.iloc[0]}.\n")
 
 def _on_recordings(data, scale, seed, variant, ks, repeats, progress):
     bench = recordings(data, max(ks))
@@ -84,15 +87,16 @@ def _on_recordings(data, scale, seed, variant, ks, repeats, progress):
 # %% ../nbs/15b_course.ipynb #d6df100e
 def _closed_rows(rows, bench, progress):
     "Closed-set lines of every row with a classifier, and their table."
-    own, test = [], bench.closed
+    own, lines, test = [], [], bench.closed
     for name, x in row_embeddings(rows, test, progress).items():
         if name == MeanLogMel.name: continue
         r = closed_set(row_logits(rows[name], x), test.labels, test.classes, test.frame.device, test.frame.group)
         new = np.mean([v for d, v in r.per_device.items() if d in NEW_DEVICES])
-        own.append(dict(row=name, k=0, data="synth-tau22", accuracy=r.accuracy, lo=r.ci95[0], hi=r.ci95[1], covers=r.covers, new_devices=new))
-    lines = [f"| {r['row']} | {100 * r['accuracy']:.1f} [{100 * r['lo']:.1f}, {100 * r['hi']:.1f}] | {100 * r['new_devices']:.1f} |" for r in own]
-    head = f"Closed-set accuracy in % on synth-tau22, unseen locations. {_TEACHERS}\n\n| row | accuracy [95 %] | on unseen devices |\n|---|---|---|\n"
-    return pd.DataFrame(own), head + "\n".join(lines) + f"\n\nIntervals cover {own[0]['covers']}."
+        numbers = dict(accuracy=r.accuracy, lo=r.ci95[0], hi=r.ci95[1], new_devices=new)
+        own.append(dict(row=name, k=0, data="synth-tau22", covers=r.covers) | numbers)
+        lines.append("| {} | {:.1f} [{:.1f}, {:.1f}] | {:.1f} |".format(name, *(100 * v for v in numbers.values())))
+    head = f"Closed-set accuracy in % on synth-tau22, unseen locations. {_TEACHERS}\n\n| row | accuracy [95 %] | on unseen devices |"
+    return pd.DataFrame(own), "\n".join([head, "|---|---|---|", *lines, "", f"Intervals cover {own[0]['covers']}."])
 
 def _on_worlds(scale, seed, variant, ks, repeats, progress):
     bench = worlds(scale)
@@ -100,9 +104,10 @@ def _on_worlds(scale, seed, variant, ks, repeats, progress):
     parts = [_closed_rows(rows, bench, progress)]
     for short, (scenes, table) in bench.targets.items():
         frame = kshot_rows(row_embeddings(rows, scenes, progress), table, seen_classes(scenes), ks, repeats, **bench.protocol)
-        n = frame.classes.iloc[0]
-        parts.append((frame.assign(data=scenes.name), f"K-shot accuracy in % on {scenes.name}: {n} classes (chance {100 / n:.1f}), {len(seen_classes(scenes))} of them seen in training.\n\n"
-                      f"{kshot_text(frame)}\n\nDifference to the student without KD. Intervals cover {frame.covers.iloc[0]}."))
+        n, seen = frame.classes.iloc[0], len(seen_classes(scenes))
+        head = f"K-shot accuracy in % on {scenes.name}: {n} classes (chance {100 / n:.1f}), {seen} of them seen in training."
+        tail = f"Difference to the student without KD. Intervals cover {frame.covers.iloc[0]}."
+        parts.append((frame.assign(data=scenes.name), f"{head}\n\n{kshot_text(frame)}\n\n{tail}"))
     return Results(pd.concat([f for f, _ in parts], ignore_index=True), "\n\n".join(t for _, t in parts) + "\n")
 
 # %% ../nbs/15b_course.ipynb #02b743cc
@@ -139,5 +144,6 @@ def evaluate_model(
             encoder = load_teacher(model)
     scenes = load_scenes(data, root=root)
     table, note = with_sides(scenes)
-    frame = kshot_rows({encoder.name: extract_embeddings(encoder, scenes)}, table, seen_classes(scenes), ks, repeats, min_groups=2)
+    x = {encoder.name: extract_embeddings(encoder, scenes)}
+    frame = kshot_rows(x, table, seen_classes(scenes), ks, repeats, min_groups=2)
     return f"{note}\n{kshot_text(frame)}\n\nIntervals cover {frame.covers.iloc[0]}.".strip()

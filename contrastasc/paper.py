@@ -9,6 +9,7 @@ __all__ = ['TEACHERS', 'STUDENTS', 'VARIANT', 'COURSE', 'REPEATS', 'NEW_DEVICES'
            'verdict', 'try_claims', 'draw_claims']
 
 # %% ../nbs/15_paper.ipynb #01231820
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -72,7 +73,8 @@ def _frozen(scenes, config, run, progress):
         encoder = BEATs(BEATsConfig.nano()).eval()
         head = nn.Linear(encoder.config.encoder_embed_dim, len(scenes.classes))
     x = torch.from_numpy(extract_embeddings(encoder, scenes, progress=progress, cache=run))
-    fit(HeadObjective(head), TensorData(x=x, label=torch.as_tensor(scenes.labels)), config.head_phase, run / "1-head", progress and "classifier on a frozen encoder")
+    data = TensorData(x=x, label=torch.as_tensor(scenes.labels))
+    fit(HeadObjective(head), data, config.head_phase, run / "1-head", progress and "classifier on a frozen encoder")
     return Teacher(encoder, head.cpu(), None, list(scenes.classes)).eval()
 
 # %% ../nbs/15_paper.ipynb #534b4731
@@ -121,7 +123,9 @@ def train_student(
     return distill(scenes, teacher, config, run, outputs, progress)
 
 # %% ../nbs/15_paper.ipynb #5d090171
-def train_row(row: str, scenes: SceneSet, scale: str | None = None, seed: int = 0, variant: str | None = None, progress: bool = True) -> nn.Module:
+def train_row(
+    row: str, scenes: SceneSet, scale: str | None = None, seed: int = 0, variant: str | None = None, progress: bool = True,
+) -> nn.Module:
     "The encoder of any row, in evaluation mode: the floor, a teacher or a student."
     if row == MeanLogMel.name: return MeanLogMel().eval()
     if row in TEACHERS: return train_teacher(row, scenes, scale, seed, progress)
@@ -147,42 +151,50 @@ def row_embeddings(rows: dict[str, nn.Module], scenes: SceneSet, progress: bool 
 
 def row_logits(encoder: nn.Module, embeddings: np.ndarray) -> np.ndarray:
     "What an encoder's own classifier says of its embeddings [N, D]: logits [N, C]. ValueError for an encoder without one."
-    head = getattr(encoder, "head", None) or (nn.Sequential(encoder.backbone.norm, encoder.backbone.head) if hasattr(encoder, "backbone") else None)
+    head, body = getattr(encoder, "head", None), getattr(encoder, "backbone", None)
+    if body is not None: head = nn.Sequential(body.norm, body.head)
     if head is None: raise ValueError(f"{encoder.name} has no classifier")
     device = next(encoder.parameters()).device
     with torch.inference_mode(): return head.eval()(torch.from_numpy(embeddings).to(device)).cpu().numpy()
 
-# %% ../nbs/15_paper.ipynb #75aecc9a
+# %% ../nbs/15_paper.ipynb #813ee5a5
 @dataclass
 class Bench:
     "Clips to train on, clips to test on, and how."
     name: str
     train: SceneSet  # both stages
     closed: SceneSet | None  # the same classes elsewhere
-    targets: dict[str, tuple[SceneSet, pd.DataFrame]]  # by short name: clips and their table with shots and tests in column `split`
+    targets: dict[str, tuple[SceneSet, pd.DataFrame]]  # by short name: clips, and their table with shots and tests in `split`
     protocol: dict = field(default_factory=dict)  # further arguments of `kshot_scenes`
     note: str = ""  # what a reader of the numbers must know
 
     @property
-    def fingerprint(self) -> list: return [self.train.fingerprint, *(s.fingerprint for s, _ in self.targets.values()), self.protocol]
+    def fingerprint(self) -> list:
+        return [self.train.fingerprint, *(s.fingerprint for s, _ in self.targets.values()), self.protocol]
 
 def worlds(scale: str | None = None) -> Bench:
     "The generated worlds: trained on TAU22's, K-shot on TUT17's and ICME24's."
     train, test = (load_scenes("synth-tau22", split=s, scale=scale) for s in ("train", "test"))
     targets = {short: load_scenes(f"synth-{short}", scale=scale) for short in ("tut17", "icme24")}
-    return Bench("worlds", train, test, {k: (s, s.frame) for k, s in targets.items()}, dict(min_groups=2, standardise=False, average="micro", max_per_group=None))
+    protocol = dict(min_groups=2, standardise=False, average="micro", max_per_group=None)
+    return Bench("worlds", train, test, {k: (s, s.frame) for k, s in targets.items()}, protocol)
 
-# %% ../nbs/15_paper.ipynb #d995d956
+# %% ../nbs/15_paper.ipynb #48eeb808
 def with_sides(scenes: SceneSet) -> tuple[pd.DataFrame, str]:
     "A scene set's table with pool and test in column `split`, and a sentence where they had to be made."
     table = scenes.frame
     if table.split.isin(("pool", "train")).any() and (table.split == "test").any(): return table, ""
     first, _ = scenes.split_by_group(0.5)
     inside = table.group.isin(set(first.frame.group))
-    return table.assign(split=np.where(inside, "pool", "test")), "The folder names no splits: half of each class's groups give shots and training, the others are tested. "
+    note = "The folder names no splits: half of each class's groups give shots and training, the others are tested. "
+    return table.assign(split=np.where(inside, "pool", "test")), note
 
-def recordings(folder: str | Path, most: int = 20) -> Bench:
-    "A folder of recordings: trained on the pool's classes that TAU22 has, K-shot (up to `most` shots) on every class with four groups. SceneError where there is too little."
+# %% ../nbs/15_paper.ipynb #017c4cf7
+def recordings(
+    folder: str | Path,
+    most: int = 20,  # shots that every class must have
+) -> Bench:
+    "A folder of recordings: trained on the pool's classes that TAU22 has, K-shot on every class with four groups. SceneError where there is too little."
     scenes = load_scenes(folder)
     groups = scenes.frame.groupby("scene").group.nunique()
     scenes = scenes.subset(scene=[c for c in scenes.classes if groups.get(c, 0) >= 4] or scenes.classes)
@@ -191,9 +203,11 @@ def recordings(folder: str | Path, most: int = 20) -> Bench:
     seen = [c for c in seen_classes(pool) if (pool.frame.scene == c).any()]
     floor = extract_embeddings(MeanLogMel().eval(), scenes, progress=False, cache=home() / "embeddings")
     tested = sorted(kshot_scenes(floor, table, most, 1).per_class)
-    if len(seen) < 2: seen, note = tested, note + "Fewer than two classes are TAU22's: training uses all of them, none is unseen. "
+    if len(seen) < 2:
+        seen, note = tested, note + "Fewer than two classes are TAU22's: training uses all of them, none is unseen. "
     away = (table.split == "test").to_numpy() & table.scene.isin(seen).to_numpy()
-    return Bench(Path(folder).resolve().name, pool.of_classes(seen), scenes.subset(away).of_classes(seen), {"recordings": (scenes, table)}, {}, note)
+    targets = {"recordings": (scenes, table)}
+    return Bench(Path(folder).resolve().name, pool.of_classes(seen), scenes.subset(away).of_classes(seen), targets, note=note)
 
 # %% ../nbs/15_paper.ipynb #bdba9ea1
 REPEATS = dict(tiny=10, paper=300) | {"class": 60}
@@ -209,7 +223,7 @@ def _closed_numbers(encoder, bench):
     sides = {"closed_known_devices": right[~new].mean(), "closed_new_devices": right[new].mean()} if new.any() else {}
     return {"closed": right.mean(), **sides}
 
-# %% ../nbs/15_paper.ipynb #00db2a05
+# %% ../nbs/15_paper.ipynb #dd702f75
 def _after_norm(encoder, x):
     "A student's embeddings after its norm, or None for whoever has none."
     norm = getattr(getattr(encoder, "backbone", None), "norm", None)
@@ -226,10 +240,19 @@ def _target_numbers(encoder, short, scenes, table, protocol, repeats, ks):
             r = kshot_scenes(e, table, k, repeats, seen=seen, **protocol)
             numbers |= {f"{short}_{k}{view}": r.mean}
             if not view: numbers |= {f"{short}_{k}_seen": r.seen.mean, f"{short}_{k}_unseen": r.unseen.mean}
-    away = (table.split == "test").to_numpy()
-    return numbers | {f"{short}_map": retrieval_map(x[away], table.scene.to_numpy()[away], groups=table.group.to_numpy()[away])}
+    away = table[(table.split == "test").to_numpy()]
+    found = retrieval_map(x[(table.split == "test").to_numpy()], away.scene.to_numpy(), groups=away.group.to_numpy())
+    return numbers | {f"{short}_map": found}
 
-# %% ../nbs/15_paper.ipynb #813002a4
+# %% ../nbs/15_paper.ipynb #346802ee
+def _kept(row, bench, scale, seed, variant):
+    "The file of one line, named after everything that its numbers depend on."
+    settings = [row, scale, seed, variant, bench.fingerprint, REPEATS[scale]]
+    if row in TEACHERS: settings += [asdict(_teacher_run(row, bench.train, scale, seed)[0])]
+    if row in STUDENTS: settings += [asdict(_student_run(row, bench.train, scale, seed, variant)[0])]
+    return home() / "results" / "rows" / f"{run_folder('row', *settings).name}.json"
+
+# %% ../nbs/15_paper.ipynb #ac16e55a
 def measure(
     row: str,  # of TEACHERS, STUDENTS, or "mean log-mel"
     bench: Bench,
@@ -241,36 +264,30 @@ def measure(
     "Train a row or read it, measure it on a bench, and keep the line in home()/results/rows."
     word = resolve_scale(scale)
     variant = (variant or VARIANT[word]) if row in STUDENTS else ""
-    settings = [row, word, seed, variant, bench.fingerprint, REPEATS[word]]
-    settings += [asdict(_teacher_run(row, bench.train, word, seed)[0])] if row in TEACHERS else [asdict(_student_run(row, bench.train, word, seed, variant)[0])] if row in STUDENTS else []
-    kept = run_folder("row", *settings)
-    kept = home() / "results" / "rows" / f"{kept.name}.json"
+    kept = _kept(row, bench, word, seed, variant)
     if kept.exists(): return json.loads(kept.read_text())
     encoder = train_row(row, bench.train, word, seed, variant or None, progress)
-    line = dict(data=bench.name, scale=word, row=row, variant=variant, seed=seed, code=code_version(), parameters=sum(p.numel() for p in encoder.parameters()))
+    size, ks = sum(p.numel() for p in encoder.parameters()), (5,) if word == "tiny" else (5, 20)
+    line = dict(data=bench.name, scale=word, row=row, variant=variant, seed=seed, code=code_version(), parameters=size)
     line |= _closed_numbers(encoder, bench)
-    for short, (scenes, table) in bench.targets.items():
-        line |= _target_numbers(encoder, short, scenes, table, bench.protocol, REPEATS[word], (5,) if word == "tiny" else (5, 20))
+    for short, target in bench.targets.items(): line |= _target_numbers(encoder, short, *target, bench.protocol, REPEATS[word], ks)
     line = {k: float(v) if isinstance(v, np.floating) else v for k, v in line.items()}
     atomic_write(kept, json.dumps(line, indent=1).encode())
     return line
 
 # %% ../nbs/15_paper.ipynb #bb5005ea
-_COLUMNS = ("closed", "tut17_5", "tut17_20", "icme24_5", "icme24_20")
-def _published(*numbers): return dict(zip(_COLUMNS, numbers))
-
-PAPER = {  # percent
-    "teacher frozen": dict(closed=55.8, tut17_5=55.9, tut17_20=67.6, tut17_map=48.0),
-    "teacher CE": dict(closed=62.5, tut17_5=60.1, tut17_20=70.4, tut17_map=54.0),
-    "teacher contrastive": dict(closed=62.5, tut17_5=62.3, tut17_20=72.4, tut17_map=58.0),
-    "student without KD": _published(57.4, 50.7, 61.2, 58.2, 72.2) | dict(tut17_5_seen=44.1, tut17_5_unseen=53.2, icme24_5_seen=59.6, icme24_5_unseen=57.7),
-    "FT+KD": _published(59.3, 53.0, 62.9, 62.6, 75.4) | dict(tut17_5_seen=48.7, tut17_5_unseen=54.8, icme24_5_seen=64.3, icme24_5_unseen=61.2),
-    "FT+CRD": _published(60.0, 55.1, 65.8, 61.7, 76.0),
-    "C-FT+KD": _published(59.9, 56.1, 64.5, 63.5, 76.1),
-    "C-FT+CRD": _published(60.6, 56.3, 66.5, 64.5, 77.7) | dict(tut17_5_seen=47.9, tut17_5_unseen=59.6, icme24_5_seen=65.8, icme24_5_unseen=64.3),
-    "C-FT+CRD without norm": _published(60.4, 56.4, 65.9, 63.8, 76.5),
-    "C-FT+CRD with BatchNorm": _published(60.0, 54.9, 65.8, 62.2, 76.3),
-}
+_PRINTED = """row,closed,tut17_5,tut17_20,icme24_5,icme24_20,tut17_map,tut17_5_seen,tut17_5_unseen,icme24_5_seen,icme24_5_unseen
+teacher frozen,55.8,55.9,67.6,,,48,,,,
+teacher CE,62.5,60.1,70.4,,,54,,,,
+teacher contrastive,62.5,62.3,72.4,,,58,,,,
+student without KD,57.4,50.7,61.2,58.2,72.2,,44.1,53.2,59.6,57.7
+FT+KD,59.3,53.0,62.9,62.6,75.4,,48.7,54.8,64.3,61.2
+FT+CRD,60.0,55.1,65.8,61.7,76.0,,,,,
+C-FT+KD,59.9,56.1,64.5,63.5,76.1,,,,,
+C-FT+CRD,60.6,56.3,66.5,64.5,77.7,,47.9,59.6,65.8,64.3
+C-FT+CRD without norm,60.4,56.4,65.9,63.8,76.5,,,,,
+C-FT+CRD with BatchNorm,60.0,54.9,65.8,62.2,76.3,,,,,"""
+PAPER = {row: line.dropna().to_dict() for row, line in pd.read_csv(io.StringIO(_PRINTED), index_col="row").iterrows()}  # percent
 
 # %% ../nbs/15_paper.ipynb #75f4a9b4
 _KEY = ["data", "scale", "row", "variant", "seed"]
@@ -287,20 +304,28 @@ def load_rows(
 ) -> pd.DataFrame:  # lines of `measure`, with a column `origin`: "here" or "shipped"
     "Every line measured here, and those that ship where there is none."
     here = [json.loads(p.read_text()) | dict(origin="here") for p in sorted((home() / "results" / "rows").glob("*.json"))]
-    frame = pd.concat([pd.DataFrame(here, columns=None if here else _KEY), *([_shipped()] if shipped else [])], ignore_index=True).drop_duplicates(_KEY)
+    parts = [pd.DataFrame(here, columns=None if here else _KEY)] + ([_shipped()] if shipped else [])
+    frame = pd.concat(parts, ignore_index=True).drop_duplicates(_KEY)
     keep = (frame.scale == resolve_scale(scale)) & ((frame.data == data) if data else True)
     return frame[keep].sort_values(_KEY, ignore_index=True)
 
 # %% ../nbs/15_paper.ipynb #5a5ebba5
-_HEADS = dict(closed="TAU22 closed set", tut17_5="TUT17, 5 shots", tut17_20="TUT17, 20 shots", icme24_5="ICME24, 5 shots", icme24_20="ICME24, 20 shots",
-              tut17_map="TUT17 mAP", icme24_map="ICME24 mAP", recordings_5="5 shots", recordings_20="20 shots", recordings_map="mAP")
-for _t in ("tut17", "icme24", "recordings"): _HEADS |= {f"{_t}_5_{s}": f"{_t.upper() if _t != 'recordings' else ''} 5 shots, {s}".strip() for s in ("seen", "unseen")}
-
+_COLUMNS = ["closed", "tut17_5", "tut17_20", "icme24_5", "icme24_20"]
+_OWN = ["recordings_5", "recordings_20", "recordings_map"]
 TABLES = {  # title: rows, columns
-    "Table 1. Teachers": (["teacher frozen", "teacher CE", "teacher contrastive", "linear head"], [*_COLUMNS, "tut17_map", "icme24_map", "recordings_5", "recordings_20", "recordings_map"]),
-    "Table 2. Students": (list(STUDENTS), [*_COLUMNS, "recordings_5", "recordings_20"]),
-    "Table 3. Classes seen and unseen in training, 5 shots": (["student without KD", "FT+KD", "C-FT+CRD"], [f"{t}_5_{s}" for t in ("tut17", "icme24", "recordings") for s in ("seen", "unseen")]),
+    "Table 1. Teachers": ([*TEACHERS][:4], [*_COLUMNS, "tut17_map", "icme24_map", *_OWN]),
+    "Table 2. Students": (list(STUDENTS), [*_COLUMNS, *_OWN]),
+    "Table 3. Classes seen and unseen in training": (
+        ["student without KD", "FT+KD", "C-FT+CRD"],
+        [f"{t}_5_{s}" for t in ("tut17", "icme24", "recordings") for s in ("seen", "unseen")]),
 }
+
+def _head(metric):
+    "A column's head: `tut17_5_unseen` is `TUT17, 5 shots, unseen`."
+    if metric == "closed": return "TAU22, closed set"
+    short, what, *side = metric.split("_")
+    return ", ".join([short.upper().replace("RECORDINGS", "recordings"), "mAP" if what == "map" else f"{what} shots", *side])
+
 _SUSPECT = ("icme24_5_seen", "icme24_5_unseen")
 
 # %% ../nbs/15_paper.ipynb #243e2e04
@@ -312,18 +337,19 @@ def over_seeds(
     "A metric's mean and 95 % t interval over training seeds."
     if metric not in frame: return pd.DataFrame(columns=["mean", "lo", "hi", "seeds"])
     rows = {}
-    for row, part in frame[frame[metric].notna() & (frame.variant.isin(["", variant]) | (variant is None))].groupby("row", sort=False):
-        values = part[metric].astype(float)
-        lo, hi = (lambda i: (i.lo, i.hi))(seed_interval(values)) if len(values) > 1 else (np.nan, np.nan)
-        rows[row] = (values.mean(), lo, hi, len(values))
+    if variant is not None: frame = frame[frame.variant.isin(["", variant])]
+    for row, values in frame[frame[metric].notna()].groupby("row", sort=False)[metric]:
+        i = seed_interval(values.astype(float)) if len(values) > 1 else None
+        rows[row] = (values.astype(float).mean(), i.lo if i else np.nan, i.hi if i else np.nan, len(values))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "lo", "hi", "seeds"])
 
 # %% ../nbs/15_paper.ipynb #8bde44b9
-_FOOTNOTES = {
-    "closed": "Published students have 126,952 parameters with the original head, 127,268 with the paper's; FT+CRD does not say in print where a teacher without a projection gets one: here it is trained beside the student. Rows with CRD keep KD.",
-    "tut17_5_unseen": "Seen and unseen: the paper's text exchanges the counts; 11 of 15 classes are unseen in TUT17, 3 of 10 in ICME24.",
-    "icme24_5_seen": "(!) The published ICME24 columns of Table 3 do not mix to Table 2's overall accuracy with any one share of unseen classes; they are no target.",
-    "recordings_5": "Recordings: the paper has no such column.",
+_FOOTNOTES = {  # column: what to know about it
+    "closed": "Published students have 126,952 parameters with the original head and 127,268 with the paper's. Rows with CRD keep KD. "
+              "In print, FT+CRD does not say where a teacher without a projection gets one; here it is trained beside the student.",
+    "tut17_5_unseen": "The paper's text exchanges the counts: 11 of 15 classes are unseen in TUT17, 3 of 10 in ICME24.",
+    "icme24_5_seen": "(!) No one share of unseen classes mixes the published ICME24 columns to Table 2's overall accuracy: no target.",
+    "recordings_5": "The paper has no columns for recordings.",
     "tut17_map": "mAP: leave-one-out cosine retrieval on the test clips; the paper does not say which of several definitions it uses.",
 }
 
@@ -344,11 +370,12 @@ def table(
     rows, columns = TABLES[title]
     ours = {c: over_seeds(frame, c, variant) for c in columns}
     columns = [c for c in columns if not ours[c].empty]
-    lines = [f"**{title}**, in %", "", "| row | " + " | ".join(_HEADS[c] for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = [["row", *map(_head, columns)], ["---"] * (len(columns) + 1)]
     for row in rows:
-        cells = [_cell(ours[c].loc[row] if row in ours[c].index else None, PAPER.get(row, {}).get(c), c in _SUSPECT) for c in columns]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines + [""] + [f"{note}  " for c, note in _FOOTNOTES.items() if c in columns and (c != "closed" or "FT+CRD" in rows)])
+        mine = [ours[c].loc[row] if row in ours[c].index else None for c in columns]
+        lines.append([row, *(_cell(m, PAPER.get(row, {}).get(c), c in _SUSPECT) for m, c in zip(mine, columns))])
+    notes = [f"{note}  " for c, note in _FOOTNOTES.items() if c in columns and (c != "closed" or "FT+CRD" in rows)]
+    return "\n".join([f"**{title}**, in %", "", *(f"| {' | '.join(l)} |" for l in lines), "", *notes])
 
 # %% ../nbs/15_paper.ipynb #3ad4f011
 def figure2(
@@ -356,17 +383,17 @@ def figure2(
     metrics=("closed", "tut17_5", "icme24_5"),  # one panel each
     rows=("FT+KD", "C-FT+CRD"),
 ):  # -> matplotlib Figure
-    "Accuracy against parameters for two ways of distilling, with intervals over seeds; published points where they are known."
+    "Accuracy against parameters for two ways of distilling, with intervals over seeds, and the published points that are known."
     metrics = [m for m in metrics if m in frame]
     fig, axes = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics), 3), squeeze=False)
     for ax, metric in zip(axes[0], metrics):
         for row, colour, marker in zip(rows, COLOURS, "os"):
-            part = frame[(frame.row == row) & frame[metric].notna()]
+            look, part = dict(color=colour, marker=marker), frame[(frame.row == row) & frame[metric].notna()]
             ours = {size: over_seeds(p, metric).iloc[0] for size, p in part.groupby("parameters")}
-            ax.plot(list(ours), [100 * v["mean"] for v in ours.values()], marker=marker, color=colour, label=f"{row}, ours")
+            ax.plot(list(ours), [100 * v["mean"] for v in ours.values()], label=f"{row}, ours", **look)
             for size, v in ours.items(): ax.plot([size, size], [100 * v.lo, 100 * v.hi], color=colour, ls="-", lw=1)
-            if metric in PAPER.get(row, {}): ax.plot(127_268, PAPER[row][metric], marker=marker, mfc="none", ms=9, ls="", color=colour, label=f"{row}, published")
-        ax.set(xscale="log", xlabel="parameters of the student", ylabel="accuracy [%]", title=_HEADS.get(metric, metric))
+            if metric in PAPER[row]: ax.plot(127_268, PAPER[row][metric], mfc="none", ms=9, ls="", label=f"{row}, published", **look)
+        ax.set(xscale="log", xlabel="parameters of the student", ylabel="accuracy [%]", title=_head(metric))
     axes[0, 0].legend()
     return fig
 
@@ -406,6 +433,12 @@ def _by_seed(frame, row, metric, variant):
     part = frame[(frame.row == row) & frame.variant.isin(["", variant]) & frame[metric].notna()]
     return dict(zip(part.seed, part[metric].astype(float)))
 
+def _differences(frame, claim, metric, variant):
+    "How much better the better row is, seed by seed."
+    a = _by_seed(frame, claim.better, metric, variant)
+    b = _by_seed(frame, claim.worse, metric + ("_normed" if claim.normed else ""), variant)
+    return [a[s] - b[s] for s in sorted(set(a) & set(b))]
+
 def verdict(lo: float, hi: float) -> str:
     "held, reversed, open, or one seed."
     return "one seed" if np.isnan(lo) else "held" if lo > 0 else "reversed" if hi < 0 else "open"
@@ -421,12 +454,11 @@ def try_claims(
     variant, lines = variant or VARIANT[resolve_scale()], []
     for c in claims:
         for metric in metrics:
-            a, b = _by_seed(frame, c.better, metric, variant), _by_seed(frame, c.worse, metric + ("_normed" if c.normed else ""), variant)
-            d = [a[s] - b[s] for s in sorted(set(a) & set(b))]
+            d = _differences(frame, c, metric, variant)
             if not d: continue
             i = seed_interval(d) if len(d) > 1 else None
             lo, hi = (i.lo, i.hi) if i else (np.nan, np.nan)
-            lines.append(dict(claim=c.text, metric=metric, difference=np.mean(d), lo=lo, hi=hi, seeds=len(d), verdict=verdict(lo, hi)))
+            lines.append((c.text, metric, np.mean(d), lo, hi, len(d), verdict(lo, hi)))
     return pd.DataFrame(lines, columns=["claim", "metric", "difference", "lo", "hi", "seeds", "verdict"])
 
 # %% ../nbs/15_paper.ipynb #923359ae
@@ -435,13 +467,14 @@ _VERDICTS = dict(held=(COLOURS[0], "o"), reversed=(COLOURS[1], "s"), open=("#777
 def draw_claims(tried: pd.DataFrame):  # of `try_claims` -> matplotlib Figure
     "Differences with their intervals, one panel a metric; colour and marker say the verdict."
     metrics, claims = list(tried.metric.unique()), list(tried.claim.unique())
-    fig, axes = plt.subplots(1, len(metrics), figsize=(4 + 2.6 * len(metrics), 1 + 0.3 * len(claims)), sharey=True, squeeze=False)
+    size = (4 + 2.6 * len(metrics), 1 + 0.3 * len(claims))
+    fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
     for ax, metric in zip(axes[0], metrics):
         for r in tried[tried.metric == metric].itertuples():
             colour, marker = _VERDICTS[r.verdict]
             ax.plot([100 * r.lo, 100 * r.hi], [claims.index(r.claim)] * 2, color=colour, ls="-", lw=1.5)
             ax.plot(100 * r.difference, claims.index(r.claim), marker, color=colour)
-        ax.axvline(0, color="k", lw=0.8, ls="-"); ax.set(title=_HEADS.get(metric, metric), xlabel="difference [points]")
+        ax.axvline(0, color="k", lw=0.8, ls="-"); ax.set(title=_head(metric), xlabel="difference [points]")
     axes[0, 0].set(yticks=range(len(claims)), yticklabels=claims); axes[0, 0].invert_yaxis()
     for name, (colour, marker) in _VERDICTS.items(): axes[0, -1].plot([], [], marker, color=colour, ls="", label=name)
     axes[0, -1].legend(bbox_to_anchor=(1, 1))
