@@ -44,7 +44,8 @@ def _microphone_gain(rng, f):
     "Gain [dB] at the frequencies f [Hz]: cut-offs, tilt, level and resonances from the dice."
     low, high = np.exp(rng.uniform(np.log(30), np.log(350))), np.exp(rng.uniform(np.log(3000), np.log(9000)))
     db = rng.uniform(-3, 3) * np.log2(np.maximum(f, 60) / 1000) + rng.uniform(-9, 3)
-    db += -10 * np.log10(1 + (low / np.maximum(f, 1)) ** (2 * rng.integers(1, 4))) - 10 * np.log10(1 + (f / high) ** (2 * rng.integers(1, 5)))
+    db += (-10 * np.log10(1 + (low / np.maximum(f, 1)) ** (2 * rng.integers(1, 4)))
+           - 10 * np.log10(1 + (f / high) ** (2 * rng.integers(1, 5))))
     for _ in range(rng.integers(3, 8)):
         centre, width = np.exp(rng.uniform(np.log(100), np.log(7500))), rng.uniform(0.05, 0.5)
         db += rng.uniform(-8, 8) * np.exp(-0.5 * (np.log2(np.maximum(f, 1) / centre) / width) ** 2)

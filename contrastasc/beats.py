@@ -433,7 +433,8 @@ def trace(
     "Layer outputs and attention weights of a forward pass, without gradients."
     layers, attention = [], []
     hooks = [layer.register_forward_hook(lambda m, args, out: layers.append(out)) for layer in model.encoder.layers]
-    hooks += [layer.self_attn.register_forward_hook(lambda m, args, out: attention.append(m.weights(*args))) for layer in model.encoder.layers]
+    hooks += [layer.self_attn.register_forward_hook(lambda m, args, out: attention.append(m.weights(*args)))
+              for layer in model.encoder.layers]
     try: return Trace(model(waveform, padding_mask), layers, attention)
     finally:
         for hook in hooks: hook.remove()
@@ -475,7 +476,8 @@ def _check_state(path, state, expected):
         ("missing", expected.keys() - state.keys()), ("unexpected", state.keys() - expected.keys()),
         ("not a tensor or of another shape", [k for k in expected.keys() & state.keys() if getattr(state[k], "shape", None) != expected[k].shape]),
     ) if names]
-    if problems: raise ValueError(f"{path}: does not fit its configuration: " + "; ".join(f"{what}: {_few(names)}" for what, names in problems))
+    listed = "; ".join(f"{what}: {_few(names)}" for what, names in problems)
+    if problems: raise ValueError(f"{path}: does not fit its configuration: {listed}")
 
 # %% ../nbs/05_beats.ipynb #2471f428
 def load_beats(

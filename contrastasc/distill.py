@@ -38,7 +38,9 @@ def teacher_outputs(
     "Embeddings, logits and projections of clean clips, computed once."
     e = torch.from_numpy(extract_embeddings(teacher, scenes, cache=cache, progress=progress))
     device = next(teacher.parameters()).device
-    with torch.inference_mode(): logits, proj = teacher.head(e.to(device)).cpu(), None if teacher.projection is None else teacher.projection(e.to(device)).cpu()
+    with torch.inference_mode():
+        logits = teacher.head(e.to(device)).cpu()
+        proj = None if teacher.projection is None else teacher.projection(e.to(device)).cpu()
     return TeacherOutputs(e, logits.clone(), None if proj is None else proj.clone())
 
 # %% ../nbs/11_distill.ipynb #e328f930
@@ -67,14 +69,16 @@ class DistillConfig:
 
     def __post_init__(self):
         if self.variant not in VARIANTS: raise ValueError(f"unknown student {self.variant!r}; there are {', '.join(VARIANTS)}")
-        if self.teacher_hears not in ("clean", "same"): raise ValueError(f"teacher_hears must be 'clean' or 'same', got {self.teacher_hears!r}")
+        if self.teacher_hears not in ("clean", "same"):
+            raise ValueError(f"teacher_hears must be 'clean' or 'same', got {self.teacher_hears!r}")
 
     @classmethod
     def at(cls, scale: str | None = None, **changes) -> "DistillConfig":
         "The configuration of a scale, with the paper's learning rate for the variant."
         config = cls(**changes)
         train = replace(config.train, lr=LEARNING_RATES[config.variant], seed=config.seed)
-        sizes = {"paper": {}, "class": dict(epochs=15, batch_size=64, warmup_epochs=2), "tiny": dict(epochs=2, batch_size=64, warmup_epochs=1)}
+        sizes = {"paper": {}, "class": dict(epochs=15, batch_size=64, warmup_epochs=2),
+                 "tiny": dict(epochs=2, batch_size=64, warmup_epochs=1)}
         return replace(config, train=replace(train, **sizes[resolve_scale(scale)]))
 
 # %% ../nbs/11_distill.ipynb #a7ba3901
@@ -90,7 +94,8 @@ def _asked(teacher, wave):
 
 def _teacher_widths(outputs, teacher):
     "Width of the teacher's embedding, and of its projection or None."
-    if outputs is None: return teacher.head.weight.shape[1], None if teacher.projection is None else teacher.projection[-1].out_features
+    if outputs is None:
+        return teacher.head.weight.shape[1], None if teacher.projection is None else teacher.projection[-1].out_features
     return outputs.embeddings.shape[1], None if outputs.projections is None else outputs.projections.shape[1]
 
 # %% ../nbs/11_distill.ipynb #1b5779ee
@@ -127,19 +132,24 @@ class StudentObjective(nn.Module):
         if c.alpha == 1 and c.beta == 0: return student_loss(logits, batch["label"], alpha=1, beta=0)
         answer = _asked(self.listening[0], wave) if self.listening else _remembered(self.outputs, batch["index"], wave.device)
         embedding, opinions, projections = answer
-        if c.beta == 0: return student_loss(logits, batch["label"], opinions, alpha=c.alpha, beta=0, kd_temperature=c.kd_temperature, reduction=c.reduction)
+        if c.beta == 0:
+            return student_loss(logits, batch["label"], opinions, alpha=c.alpha, beta=0,
+                                kd_temperature=c.kd_temperature, reduction=c.reduction)
         ours = gather_rows(self.projection(normed))
         theirs = gather_rows(projections if self.teacher_projection is None else self.teacher_projection(embedding))
-        parts = student_loss(logits, batch["label"], opinions, ours, theirs, c.alpha, c.beta, c.kd_temperature, c.crd_temperature, c.reduction)
-        if self.teacher_projection is not None: parts["loss"] = parts["loss"] + c.beta * crd_loss(theirs, ours, c.crd_temperature)
+        parts = student_loss(logits, batch["label"], opinions, ours, theirs,
+                             c.alpha, c.beta, c.kd_temperature, c.crd_temperature, c.reduction)
+        if self.teacher_projection is not None:
+            parts["loss"] = parts["loss"] + c.beta * crd_loss(theirs, ours, c.crd_temperature)
         return parts
 
 # %% ../nbs/11_distill.ipynb #eb382c0b
 def save_student(student: Student, folder: str | Path) -> Path:
     "Write weights and description to a folder that `load_student` reads."
     f = student.frontend
-    return save_weights(student, folder, dict(kind="student", backbone=student.backbone.config, classes=getattr(student, "classes", None),
-        frontend=dict(sample_rate=f.sample_rate, n_mels=f.n_mels, fmin=f.fmin, fmax=f.fmax, fmax_jitter=f.fmax_jitter)))
+    frontend = dict(sample_rate=f.sample_rate, n_mels=f.n_mels, fmin=f.fmin, fmax=f.fmax, fmax_jitter=f.fmax_jitter)
+    return save_weights(student, folder, dict(kind="student", backbone=student.backbone.config,
+                                              classes=getattr(student, "classes", None), frontend=frontend))
 
 def load_student(folder: str | Path) -> Student:
     "Read a student that `save_student` wrote, in evaluation mode. ValueError for anything else."
@@ -150,8 +160,10 @@ def load_student(folder: str | Path) -> Student:
 
 # %% ../nbs/11_distill.ipynb #08f08792
 def _check_outputs(outputs, scenes):
-    if len(outputs.logits) != len(scenes): raise ValueError(f"the teacher answered {len(outputs.logits)} clips, the scenes have {len(scenes)}")
-    if outputs.logits.shape[1] != len(scenes.classes): raise ValueError(f"the teacher knows {outputs.logits.shape[1]} classes, the scenes have {len(scenes.classes)}")
+    clips, classes = outputs.logits.shape
+    if clips != len(scenes): raise ValueError(f"the teacher answered {clips} clips, the scenes have {len(scenes)}")
+    if classes != len(scenes.classes):
+        raise ValueError(f"the teacher knows {classes} classes, the scenes have {len(scenes.classes)}")
 
 def _of_device_a(scenes):
     "Which clips [N] impulse responses may change: those of device a; None, for all, where there is none."
@@ -171,12 +183,14 @@ def distill(
     config = config or DistillConfig.at()
     run = Path(run) if run is not None else None
     needed = config.alpha < 1 or config.beta > 0
-    if needed and teacher is None and outputs is None: raise ValueError("distillation needs a teacher: give one, or set alpha=1 and beta=0 to train without")
+    if needed and teacher is None and outputs is None:
+        raise ValueError("distillation needs a teacher: give one, or set alpha=1 and beta=0 to train without")
     if needed and config.teacher_hears == "clean" and outputs is None: outputs = teacher_outputs(teacher, scenes, run, progress)
     if outputs is not None: _check_outputs(outputs, scenes)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        student = Student(LogMel(fmax_jitter=config.fmax_jitter), CPMobile(config.variant, len(scenes.classes), norm=config.norm))
+        frontend = LogMel(fmax_jitter=config.fmax_jitter)
+        student = Student(frontend, CPMobile(config.variant, len(scenes.classes), norm=config.norm))
         objective = StudentObjective(student, config, outputs, _of_device_a(scenes), teacher)
     fit(objective, scenes, config.train, None if run is None else run / "training", progress and f"student {config.variant}")
     student.classes = list(scenes.classes)

@@ -24,10 +24,9 @@ from torch import Tensor, nn
 from .fewshot import LogisticFit, fit_like_sklearn, fit_means
 from .train import extract_embeddings
 
-# %% ../nbs/14_evaluate.ipynb #8663861b
+# %% ../nbs/14_evaluate.ipynb #3627fc71
 _all_ = ["extract_embeddings"]
 
-# %% ../nbs/14_evaluate.ipynb #3627fc71
 def _wilson(hits: float, n: float) -> tuple[float, float]:
     "Wilson's 95 % interval of a share."
     z = norm.ppf(0.975)
@@ -39,7 +38,8 @@ def _wilson(hits: float, n: float) -> tuple[float, float]:
 def _same_length(**columns):
     "ValueError unless all columns that are given have one entry per embedding."
     sizes = {name: len(c) for name, c in columns.items() if c is not None}
-    if len(set(sizes.values())) > 1: raise ValueError("one entry per clip is needed, but there are " + ", ".join(f"{n} {name}" for name, n in sizes.items()))
+    if len(set(sizes.values())) <= 1: return
+    raise ValueError("one entry per clip is needed, but there are " + ", ".join(f"{n} {name}" for name, n in sizes.items()))
 
 
 def _accuracy(hits, trials, average: str) -> np.ndarray:  # [n, C], [n, C] -> [n]
@@ -70,7 +70,7 @@ class _Groups:
         return cls(hits[trials.any(1)], trials[trials.any(1)])
 
     def resample(self, average: str, draws: int = 2000, seed: int = 0) -> np.ndarray:  # [draws]
-        "Accuracy when the groups of each stratum are drawn again with replacement; a seed draws the same groups whatever the hits."
+        "Accuracy when each stratum's groups are drawn again with replacement; a seed draws the same groups whatever the hits."
         rng, hits, trials = np.random.default_rng(seed), *np.zeros((2, draws, self.trials.shape[1]))
         for rows in _strata(self.trials):
             times = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws)
@@ -85,9 +85,11 @@ class _Groups:
 
 def _closed_interval(hit, truth, groups, n_classes: int) -> tuple[tuple[float, float], str]:
     "The interval of a closed-set accuracy, and what it covers."
-    if groups is None: return _wilson(hit.sum(), len(hit)), "independent clips (Wilson); clips of one recording are not independent, so pass groups"
+    words = "independent clips (Wilson); clips of one recording are not independent, so pass groups"
+    if groups is None: return _wilson(hit.sum(), len(hit)), words
     table = _Groups.of(hit, np.ones(len(hit)), truth, np.asarray(groups), n_classes)
-    return tuple(float(v) for v in np.percentile(table.resample("micro"), [2.5, 97.5])), f"test groups ({len(table.hits)} groups drawn again)"
+    interval = tuple(float(v) for v in np.percentile(table.resample("micro"), [2.5, 97.5]))
+    return interval, f"test groups ({len(table.hits)} groups drawn again)"
 
 # %% ../nbs/14_evaluate.ipynb #cd95fabb
 def _draw_confusion(result, ax):
@@ -96,9 +98,12 @@ def _draw_confusion(result, ax):
     share = result.confusion / np.maximum(result.confusion.sum(1, keepdims=True), 1)
     ax.imshow(share, cmap="cividis", vmin=0, vmax=1)
     for i, j in np.argwhere(share >= 0.005):
-        ax.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=7, color="black" if share[i, j] > 0.6 else "white")
-    ax.set_xticks(range(len(result.classes)), result.classes, rotation=90); ax.set_yticks(range(len(result.classes)), result.classes)
-    ax.set(xlabel="predicted class", ylabel="true class", title=f"accuracy {100 * result.accuracy:.1f} % (cells: % of true class)"); ax.grid(False)
+        ink = "black" if share[i, j] > 0.6 else "white"
+        ax.text(j, i, f"{100 * share[i, j]:.0f}", ha="center", va="center", fontsize=7, color=ink)
+    ax.set_xticks(range(len(result.classes)), result.classes, rotation=90)
+    ax.set_yticks(range(len(result.classes)), result.classes)
+    title = f"accuracy {100 * result.accuracy:.1f} % (cells: % of true class)"
+    ax.set(xlabel="predicted class", ylabel="true class", title=title); ax.grid(False)
     return ax
 
 
@@ -150,26 +155,29 @@ class ClosedSetResult:
 
     def __repr__(self):
         lo, hi = self.ci95
-        return f"closed set, {self.n} clips, {len(self.classes)} classes: {100 * self.accuracy:.1f} % [{100 * lo:.1f}, {100 * hi:.1f}] over {self.covers}; macro {100 * self.macro:.1f} %"
+        return (f"closed set, {self.n} clips, {len(self.classes)} classes: {100 * self.accuracy:.1f} % "
+                f"[{100 * lo:.1f}, {100 * hi:.1f}] over {self.covers}; macro {100 * self.macro:.1f} %")
 
 # %% ../nbs/14_evaluate.ipynb #c755169c
 def _positions(values, classes, what: str) -> np.ndarray:
     "Labels, as names or positions, as positions in classes."
-    values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    values, n = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values), len(classes)
     if values.dtype.kind in "iu" and not all(isinstance(c, (int, np.integer)) for c in classes):
-        if len(values) and (values.min() < 0 or values.max() >= len(classes)): raise ValueError(f"{what} must lie in 0..{len(classes) - 1}")
+        if len(values) and (values.min() < 0 or values.max() >= n): raise ValueError(f"{what} must lie in 0..{n - 1}")
         return values.astype(np.int64)
     where = {c: i for i, c in enumerate(classes)}
-    strange = next((v for v in values.tolist() if v not in where), None)
-    if strange is not None: raise ValueError(f"{what} hold {strange!r}, which is not among the classes {', '.join(map(str, classes))}")
+    for v in values.tolist():
+        if v not in where: raise ValueError(f"{what} hold {v!r}, which is not among the classes {', '.join(map(str, classes))}")
     return np.array([where[v] for v in values.tolist()], dtype=np.int64)
 
 
 def _predicted(output: np.ndarray, classes: tuple) -> np.ndarray:
     "Positions of the predicted classes [N], from logits [N, C] or predictions [N]."
     if output.ndim != 2: return _positions(output, classes, "predictions")
-    if output.shape[1] != len(classes): raise ValueError(f"outputs have {output.shape[1]} columns but there are {len(classes)} classes")
-    if not np.isfinite(output).all(): raise ValueError(f"output {int(np.flatnonzero(~np.isfinite(output).all(1))[0])} holds NaN or infinity: check the model")
+    n = output.shape[1]
+    if n != len(classes): raise ValueError(f"outputs have {n} columns but there are {len(classes)} classes")
+    broken = np.flatnonzero(~np.isfinite(output).all(1))
+    if len(broken): raise ValueError(f"output {int(broken[0])} holds NaN or infinity: check the model")
     return output.argmax(1)
 
 # %% ../nbs/14_evaluate.ipynb #547bf005
@@ -180,17 +188,17 @@ def closed_set(
     devices=None,  # device of each clip [N]
     groups=None,  # group of each clip [N]: the interval is then a bootstrap over groups
 ) -> ClosedSetResult:
-    """Closed-set accuracy with an interval: a bootstrap over groups where they are given (2,000 draws), else Wilson's, which takes clips for independent.
+    """Closed-set accuracy with an interval: a bootstrap over groups where they are given (2,000 draws), else Wilson's.
 
-    ValueError where counts differ, an output is not finite, or a label is not among the classes."""
+    Wilson's takes clips for independent. ValueError where counts differ, an output is not finite, or a label is unknown."""
     output, classes = output.detach().cpu().numpy() if isinstance(output, Tensor) else np.asarray(output), tuple(classes)
     _same_length(outputs=output, labels=labels, devices=devices, groups=groups)
     if not len(output): raise ValueError("there are no clips to score")
-    found = _predicted(output, classes)
-    truth = _positions(labels, classes, "labels")
-    confusion, hit = np.bincount(truth * len(classes) + found, minlength=len(classes) ** 2).reshape(len(classes), -1), found == truth
-    per_device = {} if devices is None else {d: float(hit[np.asarray(devices) == d].mean()) for d in np.unique(np.asarray(devices)).tolist()}
-    return ClosedSetResult(classes, confusion, *_closed_interval(hit, truth, groups, len(classes)), per_device)
+    found, truth, n = _predicted(output, classes), _positions(labels, classes, "labels"), len(classes)
+    confusion, hit = np.bincount(truth * n + found, minlength=n**2).reshape(n, -1), found == truth
+    devices = np.asarray([] if devices is None else devices)
+    per_device = {d: float(hit[devices == d].mean()) for d in np.unique(devices).tolist()}
+    return ClosedSetResult(classes, confusion, *_closed_interval(hit, truth, groups, n), per_device)
 
 # %% ../nbs/14_evaluate.ipynb #bf4ec18f
 def _distinct(n: int, k: int, repeats: int, rng) -> np.ndarray:
@@ -204,16 +212,16 @@ def _distinct(n: int, k: int, repeats: int, rng) -> np.ndarray:
 
 def _deal(decks: list[np.ndarray], k: int) -> list[int]:
     "k cards, one from the top of each deck in turn."
-    rounds = (deck[j] for j in range(max(map(len, decks))) for deck in decks if j < len(deck))
-    return list(islice(rounds, k))
+    return list(islice((deck[j] for j in range(max(map(len, decks))) for deck in decks if j < len(deck)), k))
 
 
 def _members(pool_y, k: int) -> tuple[np.ndarray, list[np.ndarray]]:
     "Sorted classes and the rows of each; ValueError where one has fewer than k."
     classes, y = np.unique(np.asarray(pool_y), return_inverse=True)
     members = [np.flatnonzero(y == c) for c in range(len(classes))]
-    for name, m in zip(classes, members):
-        if len(m) < k: raise ValueError(f"class {name} has {len(m)} clips in the pool, fewer than k={k}: choose a smaller k, add clips, or leave the class out")
+    for name, n in zip(classes, map(len, members)):
+        words = f"class {name} has {n} clips in the pool, fewer than k={k}"
+        if n < k: raise ValueError(f"{words}: choose a smaller k, add clips, or leave the class out")
     return classes, members
 
 # %% ../nbs/14_evaluate.ipynb #8505d6be
@@ -227,13 +235,13 @@ def shot_lists(
     "The shots of every repeat. More repeats extend the list. ValueError where a class has fewer than k clips."
     _same_length(labels=pool_y, groups=groups)
     if k < 1 or repeats < 2: raise ValueError(f"at least one shot and two repeats are needed, not k={k} and repeats={repeats}")
-    _, members = _members(pool_y, k)
+    members, rng = _members(pool_y, k)[1], np.random.default_rng
     if groups is None:
-        return np.concatenate([m[_distinct(len(m), k, repeats, np.random.default_rng([seed, c]))] for c, m in enumerate(members)], 1)
+        return np.concatenate([m[_distinct(len(m), k, repeats, rng([seed, c]))] for c, m in enumerate(members)], 1)
     groups = np.unique(np.asarray(groups), return_inverse=True)[1]
     decks = [[m[groups[m] == g] for g in np.unique(groups[m])] for m in members]
     hand = lambda d, rng: _deal([rng.permutation(d[i]) for i in rng.permutation(len(d))[:k]], k)
-    return np.array([[card for d in decks for card in hand(d, rng)] for rng in (np.random.default_rng([seed, r]) for r in range(repeats))])
+    return np.array([[card for d in decks for card in hand(d, own)] for own in (rng([seed, r]) for r in range(repeats))])
 
 # %% ../nbs/14_evaluate.ipynb #66d99be4
 def _array(x, what: str) -> np.ndarray:
@@ -241,8 +249,9 @@ def _array(x, what: str) -> np.ndarray:
     x = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
     if x.ndim != 2: raise ValueError(f"{what} embeddings must be [N, D], not of shape {x.shape}")
     x = np.ascontiguousarray(x, dtype=np.float32)
-    if not np.isfinite(x.sum(dtype=np.float64)): raise ValueError(f"{what} embedding {int(np.flatnonzero(~np.isfinite(x).all(1))[0])} holds NaN or infinity: check the encoder's output")
-    return x
+    if np.isfinite(x.sum(dtype=np.float64)): return x
+    first = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
+    raise ValueError(f"{what} embedding {first} holds NaN or infinity: check the encoder's output")
 
 
 def _hits(fit: LogisticFit, x: Tensor, y: Tensor) -> Tensor:  # bool [repeats, N]
@@ -265,8 +274,8 @@ def _in_threads(work, items) -> list:
     finally: torch.set_num_threads(count)
 
 
-def _fit_and_test(pool_x, pool_y, test_x, test_y, shots, n_classes, method, standardise, tol) -> np.ndarray:  # bool [repeats, N]
-    "A linear classifier for every row of shots, tested on every clip."
+def _fit_and_test(pool_x, pool_y, test_x, test_y, shots, n_classes, method, standardise, tol) -> np.ndarray:
+    "A linear classifier for every row of shots, tested on every clip: hits [repeats, N]."
     pool_x, pool_y, test_x, test_y, shots = (torch.from_numpy(v) for v in (pool_x, pool_y, test_x, test_y, shots))
     fit = partial(fit_like_sklearn, tol=tol) if method == "logistic" else fit_means
     def work(rows): return _hits(fit(pool_x[rows], pool_y[rows], n_classes, standardise=standardise), test_x, test_y)
@@ -285,22 +294,32 @@ def _covers(repeats: int, groups: _Groups | None) -> str:
     "What an interval covers: shots, or test groups."
     if groups is None: return f"shots: the mean over {repeats} draws of shots; test clips and training are held fixed"
     alone = groups.single()
-    return (f"test groups: {len(groups.hits)} groups drawn again, averaged over {repeats} draws of shots; training is held fixed"
+    return (f"test groups: {len(groups.hits)} groups drawn again, averaged over {repeats} draws of shots; "
+            "training is held fixed"
             + (f"; {alone} of the classes have one test group, whose variation it cannot show" if alone else ""))
+
+
+def _difference(r, base) -> tuple[float, float, float]:
+    "Difference of two paired results and its interval: over test groups, or over shots where there are none."
+    if r.test_groups is None: return r.mean - base.mean, *_t_interval(r.per_repeat - base.per_repeat)
+    differences = r._groups().resample(r.average) - base._groups().resample(r.average)
+    return r.mean - base.mean, *np.percentile(differences, [2.5, 97.5]).tolist()
 
 
 def _subset(result, classes: list):
     "A KShotResult on the test clips of some classes."
     keep = np.isin(result.labels, [result.classes.index(c) for c in classes])
-    if not keep.any(): raise ValueError(f"no test clip is of these classes; the tested ones are {', '.join(map(str, result.per_class))}")
+    if not keep.any():
+        raise ValueError(f"no test clip is of these classes; the tested ones are {', '.join(map(str, result.per_class))}")
     cut = lambda v, axis: None if v is None else np.compress(keep, v, axis)
     digest = hashlib.sha256(f"{result.draws} {classes}".encode()).hexdigest()[:16]
-    return replace(result, hits=cut(result.hits, 1), labels=result.labels[keep], used=cut(result.used, 1), test_groups=cut(result.test_groups, 0), draws=digest)
+    hits, used, groups = cut(result.hits, 1), cut(result.used, 1), cut(result.test_groups, 0)
+    return replace(result, hits=hits, labels=result.labels[keep], used=used, test_groups=groups, draws=digest)
 
 
 @dataclass(frozen=True)
 class KShotResult:
-    """K-shot accuracy. `hits` [repeats, N] says which test clips were named right in which repeat; everything else follows from it.
+    """K-shot accuracy. `hits` [repeats, N] says which test clips were named right in which repeat; all else follows from it.
 
     `average="micro"` is the share of test clips named right, `"macro"` the mean of the classes' recalls."""
     k: int
@@ -317,7 +336,8 @@ class KShotResult:
         "Hits and trials [repeats, C]."
         onehot = np.eye(len(self.classes), dtype=np.float32)[self.labels]
         used = np.ones((1, len(self.labels)), bool) if self.used is None else self.used
-        return (self.hits & used).astype(np.float32) @ onehot, np.broadcast_to(used.astype(np.float32) @ onehot, (len(self.hits), len(self.classes)))
+        trials = np.broadcast_to(used.astype(np.float32) @ onehot, (len(self.hits), len(self.classes)))
+        return (self.hits & used).astype(np.float32) @ onehot, trials
 
     @property
     def per_repeat(self) -> np.ndarray:
@@ -370,7 +390,8 @@ class KShotResult:
 
     def __repr__(self):
         lo, hi = self.ci95
-        return f"{self.k}-shot, {len(self.per_class)} classes, {self.average}: {100 * self.mean:.1f} % [{100 * lo:.1f}, {100 * hi:.1f}] over {self.covers}"
+        return (f"{self.k}-shot, {len(self.per_class)} classes, {self.average}: {100 * self.mean:.1f} % "
+                f"[{100 * lo:.1f}, {100 * hi:.1f}] over {self.covers}")
 
 # %% ../nbs/14_evaluate.ipynb #6c204041
 def _draw_tests(groups, most: int, repeats: int, seed: int) -> np.ndarray:  # bool [repeats, N]
@@ -390,19 +411,22 @@ def _restrict(x, y, groups, classes):
     return x[keep], y[keep], None if groups is None else np.asarray(groups)[keep]
 
 
-def _score(pool_x, pool_y, test_x, test_y, shots, used, *, k, standardise, average, method, tol, test_groups, seen) -> KShotResult:
-    "Fit on every row of shots [repeats, C * k], test on every clip."
+def _score(pool_x, pool_y, test_x, test_y, shots, used, *, k, standardise, average, method, tol, test_groups, seen):
+    "KShotResult: fit on every row of shots [repeats, C * k], test on every clip."
     names, y = np.unique(np.asarray(pool_y), return_inverse=True)
     missing = np.setdiff1d(test_y, names)
-    if len(missing): raise ValueError(f"class {missing[0]} is tested but has no clip in the pool: add some, or pass classes= without it")
+    if len(missing):
+        raise ValueError(f"class {missing[0]} is tested but has no clip in the pool: add some, or pass classes= without it")
     if len(names) < 2: raise ValueError("K-shot accuracy needs at least two classes in the pool")
     if method not in ("logistic", "mean"): raise ValueError(f"method must be 'logistic' or 'mean', not {method!r}")
     labels = np.searchsorted(names, test_y)
     hits = _fit_and_test(pool_x, y, test_x, labels, shots, len(names), method, standardise, tol)
     test_groups = None if test_groups is None else np.asarray(test_groups)
-    parts = shots, labels, [len(pool_y), k], used, None if test_groups is None else np.unique(test_groups, return_inverse=True)[1]
+    numbers = None if test_groups is None else np.unique(test_groups, return_inverse=True)[1]
+    parts = shots, labels, [len(pool_y), k], used, numbers
     digest = hashlib.sha256(b" ".join(np.ascontiguousarray(v).tobytes() for v in parts if v is not None)).hexdigest()[:16]
-    return KShotResult(k, average, tuple(names.tolist()), hits, labels, used, test_groups, None if seen is None else tuple(seen), digest)
+    seen = None if seen is None else tuple(seen)
+    return KShotResult(k, average, tuple(names.tolist()), hits, labels, used, test_groups, seen, digest)
 
 
 def kshot(
@@ -426,23 +450,25 @@ def kshot(
     """K-shot accuracy by logistic regression on frozen embeddings, averaged over draws of shots; the fits are those of
     scikit-learn's `LogisticRegression(max_iter=1000, tol=tol)`.
 
-    The draws are those of `shot_lists`: equal labels, groups, k and seed give equal shots whatever the embeddings. ValueError where a class
-    has too few clips, a test class has no shots, counts do not match, or an embedding is not finite."""
+    The draws are those of `shot_lists`: equal labels, groups, k and seed give equal shots whatever the embeddings. ValueError
+    where a class has too few clips, a test class has no shots, counts do not match, or an embedding is not finite."""
     if average not in ("micro", "macro"): raise ValueError(f"average must be 'micro' or 'macro', not {average!r}")
     if max_per_group is not None and test_groups is None: raise ValueError("max_per_group needs test_groups")
     pool_x, test_x, pool_y, test_y = _array(pool_x, "pool"), _array(test_x, "test"), np.asarray(pool_y), np.asarray(test_y)
     _same_length(**{"pool embeddings": pool_x, "pool labels": pool_y, "groups": groups})
     _same_length(**{"test embeddings": test_x, "test labels": test_y, "test groups": test_groups})
-    if pool_x.shape[1] != test_x.shape[1]: raise ValueError(f"pool embeddings have {pool_x.shape[1]} dimensions, test embeddings {test_x.shape[1]}: use one encoder for both")
+    (_, d), (_, other) = pool_x.shape, test_x.shape
+    if d != other: raise ValueError(f"pool embeddings have {d} dimensions, test embeddings {other}: use one encoder for both")
     if classes is not None:
         pool_x, pool_y, groups = _restrict(pool_x, pool_y, groups, classes)
         test_x, test_y, test_groups = _restrict(test_x, test_y, test_groups, classes)
     if not len(test_y): raise ValueError("there are no test clips")
     shots = shot_lists(pool_y, k, repeats, seed, groups)
     used = None if max_per_group is None else _draw_tests(np.asarray(test_groups), max_per_group, repeats, seed)
-    return _score(pool_x, pool_y, test_x, test_y, shots, used, k=k, standardise=standardise, average=average, method=method, tol=tol, test_groups=test_groups, seen=seen)
+    return _score(pool_x, pool_y, test_x, test_y, shots, used, k=k, standardise=standardise, average=average, method=method,
+                  tol=tol, test_groups=test_groups, seen=seen)
 
-# %% ../nbs/14_evaluate.ipynb #abc33340
+# %% ../nbs/14_evaluate.ipynb #4f8647ca
 @dataclass(frozen=True)
 class Interval:
     "A mean with its 95 % interval and what the interval covers."
@@ -459,21 +485,16 @@ def seed_interval(
 ) -> Interval:
     "t interval over training seeds. ValueError for fewer than two."
     values = np.asarray(list(values), float)
-    if len(values) < 2 or not np.isfinite(values).all(): raise ValueError("an interval over training seeds needs at least two finite values")
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError("an interval over training seeds needs at least two finite values")
     return Interval(float(values.mean()), *_t_interval(values), f"training seeds ({len(values)} runs)")
 
 # %% ../nbs/14_evaluate.ipynb #64203d9e
-def _difference(r: KShotResult, base: KShotResult) -> tuple[float, float, float]:
-    "Difference of two paired results and its interval: over test groups, or over shots where there are none."
-    if r.test_groups is None: return r.mean - base.mean, *_t_interval(r.per_repeat - base.per_repeat)
-    return r.mean - base.mean, *np.percentile(r._groups().resample(r.average) - base._groups().resample(r.average), [2.5, 97.5]).tolist()
-
-
 def compare(
     results: dict[str, KShotResult],  # name: result, all on the same shots and test clips
     baseline: str | None = None,  # whom to compare with; the first by default
 ) -> pd.DataFrame:
-    """Accuracy of each, and its difference to the baseline on the same shots and the same resampled test groups (without groups: over shots).
+    """Accuracy of each, and its difference to the baseline on the same shots and resampled test groups (else: over shots).
 
     Columns accuracy, lo, hi, difference, difference_lo, difference_hi, covers. ValueError where shots or test clips differ."""
     baseline = next(iter(results)) if baseline is None else baseline
@@ -481,16 +502,19 @@ def compare(
     base, rows = results[baseline], {}
     for name, r in results.items():
         if r.draws != base.draws or r.average != base.average or (r.test_groups is None) != (base.test_groups is None):
-            raise ValueError(f"{name} and {baseline} were not measured on the same shots, test clips and average: pass equal labels, groups, k, repeats and seed to kshot")
+            raise ValueError(f"{name} and {baseline} were not measured on the same shots, test clips and average: "
+                             "pass equal labels, groups, k, repeats and seed to kshot")
         rows[name] = (r.mean, *r.ci95, *_difference(r, base), r.covers)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["accuracy", "lo", "hi", "difference", "difference_lo", "difference_hi", "covers"])
+    columns = "accuracy lo hi difference difference_lo difference_hi covers".split()
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 # %% ../nbs/14_evaluate.ipynb #7f6e0134
 def _unit(embeddings) -> np.ndarray:
     "Rows of length one; zero rows stay zero."
     x = np.asarray(embeddings)
     if x.ndim != 2: raise ValueError(f"embeddings must be [N, D], not of shape {x.shape}")
-    if not np.isfinite(x).all(): raise ValueError(f"embedding {int(np.flatnonzero(~np.isfinite(x).all(1))[0])} holds NaN or infinity: check the encoder's output")
+    broken = np.flatnonzero(~np.isfinite(x).all(1))
+    if len(broken): raise ValueError(f"embedding {int(broken[0])} holds NaN or infinity: check the encoder's output")
     x = x if x.dtype == np.float64 else x.astype(np.float32)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(x.dtype).tiny)
 
@@ -534,14 +558,15 @@ def retrieval_map(
     "Mean average precision of leave-one-out retrieval by cosine similarity. ValueError where no clip has a relative."
     if average not in ("micro", "macro"): raise ValueError(f"average must be 'micro' or 'macro', not {average!r}")
     ap, valid = average_precision(embeddings, labels, groups)
-    if not valid.any(): raise ValueError("no clip has a relative to find: retrieval needs classes with at least two clips" + ("" if groups is None else " in different groups"))
+    words = "no clip has a relative to find: retrieval needs classes with at least two clips"
+    if not valid.any(): raise ValueError(words + ("" if groups is None else " in different groups"))
     if average == "micro": return float(ap[valid].mean())
     kept = np.asarray(labels)[valid]
     return float(np.mean([ap[valid][kept == c].mean() for c in np.unique(kept)]))
 
 # %% ../nbs/14_evaluate.ipynb #a6b0b6a9
 def _draw_folder(classes: list[dict], pool: set, k: int, most: int, rng) -> tuple[list[int], np.ndarray]:
-    "One repeat from {group: rows} of each class: k shots a class dealt over its pool groups, up to `most` rows of each other group."
+    "One repeat from {group: rows} of each class: k shots a class dealt over its pool groups, up to `most` rows of the others."
     shots, tests = [], []
     for rows in classes:
         order = sorted(rows)
@@ -557,8 +582,9 @@ def _folder_classes(y, group, in_pool, in_test, min_groups: int) -> dict[str, se
     if both: raise ValueError(f"group {min(both)} has clips on both sides: put each group in one split")
     sides = {c: (set(group[in_pool & (y == c)]), set(group[in_test & (y == c)])) for c in np.unique(y)}
     kept = {c: a | b for c, (a, b) in sides.items() if a and b and len(a) + len(b) >= min_groups}
-    if len(kept) < 2: raise ValueError(f"only {len(kept)} classes have at least {min_groups} groups and clips on both sides: record more places, or mark them in the column split")
-    return kept
+    if len(kept) >= 2: return kept
+    raise ValueError(f"only {len(kept)} classes have at least {min_groups} groups and clips on both sides: "
+                     "record more places, or mark them in the column split")
 
 # %% ../nbs/14_evaluate.ipynb #6d721462
 def kshot_scenes(
@@ -577,7 +603,7 @@ def kshot_scenes(
     tol: float = 1e-4,
     seen=None,  # names of the classes that the encoder was trained on
 ) -> KShotResult:
-    "K-shot accuracy on a set that names its splits and groups. ValueError where fewer than two classes have enough groups on both sides."
+    "K-shot accuracy on a set that names its splits and groups. ValueError where fewer than two classes have enough of them."
     frame, x = getattr(scenes, "frame", scenes), _array(embeddings, "the set's")
     _same_length(embeddings=x, clips=frame)
     y, group = frame.scene.to_numpy(str), frame.group.to_numpy(str)
@@ -586,7 +612,8 @@ def kshot_scenes(
     in_pool, in_test = in_pool & np.isin(y, list(kept)), in_test & np.isin(y, list(kept))
     _members(y[in_pool], k)
     classes = [{g: np.flatnonzero((group == g) & (y == c)) for g in groups} for c, groups in kept.items()]
-    draws = [_draw_folder(classes, set(group[in_pool]), k, max_per_group, np.random.default_rng([r, seed])) for r in range(repeats)]
+    rngs, inside = (np.random.default_rng([r, seed]) for r in range(repeats)), set(group[in_pool])
+    draws = [_draw_folder(classes, inside, k, max_per_group, rng) for rng in rngs]
     shots, used = (np.cumsum(in_pool) - 1)[np.array([s for s, _ in draws])], np.zeros((repeats, len(y)), bool)
     for row, (_, tests) in zip(used, draws): row[tests] = True
     return _score(x[in_pool], y[in_pool], x[in_test], y[in_test], shots, used[:, in_test], k=k, standardise=standardise,

@@ -36,7 +36,8 @@ def _problems(x, y, sample_weight=None):
     "As stacks: x [R or 1, n, d], y [R, n], weight [R, n] float64; and whether one problem was asked for."
     x, y = torch.as_tensor(x), torch.as_tensor(y).long()
     if x.ndim not in (2, 3): raise ValueError(f"x must be [n, d] or [R, n, d], not of shape {tuple(x.shape)}")
-    if y.shape[-1] != x.shape[-2]: raise ValueError(f"{x.shape[-2]} embeddings but {y.shape[-1]} labels: give one label per embedding")
+    if y.shape[-1] != x.shape[-2]:
+        raise ValueError(f"{x.shape[-2]} embeddings but {y.shape[-1]} labels: give one label per embedding")
     weight = torch.ones(y.shape) if sample_weight is None else torch.as_tensor(sample_weight)
     single = max(x.ndim - 1, y.ndim, weight.ndim) == 1
     x = x[None] if x.ndim == 2 else x
@@ -48,10 +49,12 @@ def _check_problems(y, weight, n_classes):
     if n_classes < 2: raise ValueError("a classifier needs shots of at least two classes")
     if y.min() < 0 or y.max() >= n_classes: raise ValueError(f"labels must lie in 0..{n_classes - 1}")
     empty = (weight.new_zeros(len(y), n_classes).scatter_add_(1, y, weight) <= 0).any(0)
-    if empty.any(): raise ValueError(f"class {int(empty.nonzero()[0])} has no shot in at least one problem: every class needs one")
+    if not empty.any(): return
+    raise ValueError(f"class {int(empty.nonzero()[0])} has no shot in at least one problem: every class needs one")
 
 def _check_finite(x):
-    if not torch.isfinite(x).all(): raise ValueError("the embeddings hold NaN or infinity: check the encoder's output before fitting")
+    if torch.isfinite(x).all(): return
+    raise ValueError("the embeddings hold NaN or infinity: check the encoder's output before fitting")
 
 def _feature_scale(centred: Tensor, centre: Tensor) -> Tensor:  # [.., n, d], [.., 1, d] -> [.., 1, d]
     "Standard deviation of each feature; 1 where a feature is constant up to rounding."
@@ -59,8 +62,8 @@ def _feature_scale(centred: Tensor, centre: Tensor) -> Tensor:  # [.., n, d], [.
     return torch.where(scale > 1e-7 * centre.abs(), scale, 1.0)
 
 # %% ../nbs/13_fewshot.ipynb #7fb485c2
-def class_means(x: Tensor, y: Tensor, n_classes: int, weight: Tensor | None = None) -> Tensor:  # [.., n, d], [.., n], weights [.., n] -> [.., C, d]
-    "Mean of each class's shots."
+def class_means(x: Tensor, y: Tensor, n_classes: int, weight: Tensor | None = None) -> Tensor:  # -> [.., C, d]
+    "Mean of each class's shots, from shots [.., n, d], labels [.., n] and perhaps weights [.., n]."
     onehot = torch.nn.functional.one_hot(y, n_classes).to(x.dtype)
     if weight is not None: onehot = onehot * weight.to(x.dtype)[..., None]
     return onehot.mT @ x / onehot.sum(-2)[..., None]
@@ -136,9 +139,9 @@ class _RowSpace:
         self.z, self.energy, self.lift, self.centre, self.scale = (torch.cat(p) for p in zip(*parts))
 
     def expand(self, w):  # [R, r, C]
-        "Weights and the part of the intercept that undoes the centring, for the raw embeddings: [R, d, C], [R, C]. One set of shots serves any R."
-        w = self.lift @ w
-        if self.wide: w = torch.cat([shots.mT @ w[s if len(self.x) > 1 else slice(None)] / self.scale[s].mT ** 2 for s, shots in _blocks(self.x)])
+        "For raw embeddings: weights [R, d, C], and what undoes the centring [R, C]. One set of shots serves any R."
+        w, one = self.lift @ w, len(self.x) == 1
+        if self.wide: w = torch.cat([v.mT @ (w if one else w[s]) / self.scale[s].mT ** 2 for s, v in _blocks(self.x)])
         else: w = w / self.scale.mT
         return w, -(self.centre @ w)[:, 0]
 
@@ -149,8 +152,8 @@ class _RowSpace:
         return w, (self.centre @ weight)[:, 0]
 
 # %% ../nbs/13_fewshot.ipynb #601af66d
-def _equal_margin_start(z: Tensor, energy: Tensor, target: Tensor, C: float) -> Tensor:  # [R, n, r], [R, r], one-hot [R, n, C] -> [R, r, C]
-    "The optimum if all shots had the same margin."
+def _equal_margin_start(z: Tensor, energy: Tensor, target: Tensor, C: float) -> Tensor:
+    "The optimum [R, r, C] if all shots had the same margin, from z [R, n, r], energy [R, r] and one-hot labels [R, n, C]."
     k = target.shape[-1]
     centred = target - target.mean(1, keepdim=True)
     pull = z.mT @ centred
@@ -273,7 +276,8 @@ def _solve(x, target, weight, C, standardise, init, tol, max_iter) -> LogisticFi
     return LogisticFit(full.to(dtype), (w[:, -1] + shift).to(dtype), gap)
 
 def _warn_if(late, max_iter, steps):
-    if late.any(): warnings.warn(f"logistic regression had not converged after {max_iter} {steps}: standardise the embeddings", ConvergenceWarning)
+    words = f"logistic regression had not converged after {max_iter} {steps}: standardise the embeddings"
+    if late.any(): warnings.warn(words, ConvergenceWarning)
 
 # %% ../nbs/13_fewshot.ipynb #1f075457
 @torch.no_grad()
@@ -288,10 +292,10 @@ def fit_logistic(
     tol: float = 1e-3,  # bound on the distance of a shot's logits from the optimum
     max_iter: int = 100,  # Newton steps
 ) -> LogisticFit:
-    """Multinomial logistic regression with an L2 penalty, for R problems at once: minimises `0.5 ||W||^2 + C * sum(cross-entropy)`.
+    """Multinomial logistic regression with an L2 penalty, R problems at once: minimises `0.5 ||W||^2 + C * sum(cross-entropy)`.
 
-    Equal to scikit-learn's `LogisticRegression(C=C)`, two classes included. The intercept carries no penalty. Solved in float64,
-    returned in float32 for float32 embeddings; weights always apply to raw embeddings, standardised or not.
+    Equal to scikit-learn's `LogisticRegression(C=C)`, two classes included. The intercept carries no penalty. Solved in
+    float64, returned in float32 for float32 embeddings; weights always apply to raw embeddings, standardised or not.
     ValueError where a class has no shot or an embedding is not finite."""
     x, y, weight, single = _problems(x, y, sample_weight)
     _check_problems(y, weight, n_classes)
@@ -332,7 +336,8 @@ class _Loss:
 
     def largest(self, g):
         "Largest entry of the gradient [R]."
-        return torch.maximum(torch.linalg.vector_norm(g[..., :-1] @ self.x, torch.inf, (1, 2)), torch.linalg.vector_norm(g[..., -1], torch.inf, 1))
+        slopes = torch.linalg.vector_norm(g[..., :-1] @ self.x, torch.inf, (1, 2))
+        return torch.maximum(slopes, torch.linalg.vector_norm(g[..., -1], torch.inf, 1))
 
 class _Line:
     "The loss along one direction: what every trial step needs is computed once."
@@ -350,8 +355,8 @@ class _Line:
         return ce + self.loss.penalty / 2 * self.norm(t), slope, p, f
 
 # %% ../nbs/13_fewshot.ipynb #2af89143
-def _two_loops(dots, slope, order):  # inner products [2m, 2m, R] and with the gradient [2m, R] of steps (even) and changes (odd)
-    "L-BFGS: minus the factor of each stored vector in the new direction [2m, R], and the factor of the gradient [R]."
+def _two_loops(dots, slope, order):  # inner products [2m, 2m, R], and with the gradient [2m, R]
+    "L-BFGS: minus the factor of each step (even), change (odd) [2m, R] and of the gradient [R] in the new direction."
     bend = dots[range(0, len(dots), 2), range(1, len(dots), 2)]
     inverse = np.divide(1, bend, out=np.zeros_like(bend), where=bend > 0)
     factor, amounts = np.zeros_like(slope), {}
@@ -365,7 +370,7 @@ def _two_loops(dots, slope, order):  # inner products [2m, 2m, R] and with the g
     return factor, scale
 
 class _History:
-    "The last steps of L-BFGS as flat vectors with their images and inner products; even rows hold steps, odd rows changes of the gradient."
+    "The last steps of L-BFGS as flat vectors, with images and inner products; even rows: steps, odd rows: gradient changes."
 
     def __init__(self, like: Tensor, size: int = 10):
         self.u, self.image = (like.new_empty(len(like), 2 * size, like[0].numel()) for _ in range(2))
@@ -406,8 +411,10 @@ def _wolfe(line, t, value, slope, going):
         secant = t - new_slope * (t - low) / (new_slope - low_slope)
         outward = torch.where(secant > t, secant, torch.inf).clamp(t + 1.1 * (t - low), t + 4 * (t - low))
         outward = torch.where(high < torch.inf, (t + high) / 2, outward)
-        inward = torch.where((secant > low) & (secant < t), secant, (low + t) / 2).clamp(low + 0.1 * (t - low), low + 0.9 * (t - low))
-        low, low_slope, t = torch.where(near, t, low), torch.where(near, new_slope, low_slope), torch.where(far, inward, torch.where(near, outward, t))
+        inward = torch.where((secant > low) & (secant < t), secant, (low + t) / 2)
+        inward = inward.clamp(low + 0.1 * (t - low), low + 0.9 * (t - low))
+        low, low_slope, t = (torch.where(near, t, low), torch.where(near, new_slope, low_slope),
+                             torch.where(far, inward, torch.where(near, outward, t)))
     lost = ~(new <= 2 * value + 1e-3)
     if not lost.any(): return t, new, p, f
     t = torch.where(lost, 0.0, t)
@@ -415,7 +422,7 @@ def _wolfe(line, t, value, slope, going):
     return t, new, p, f
 
 def _measure(loss, g, length, gap, peak, tol, must):
-    "The largest gradient entry [R] and its ratio to the gradient's length, measured anew only where that ratio says it may be small enough."
+    "The largest gradient entry [R] and its ratio to the gradient's length, measured anew only where it may be small enough."
     if must or ((gap > tol) & (peak * length < 2 * tol)).any():
         gap = torch.where(gap > tol, loss.largest(g), gap)
         peak = torch.where(gap > tol, gap / length.clamp_min(1e-30), peak)
@@ -454,9 +461,10 @@ def fit_like_sklearn(
     tol: float = 1e-4,  # stop where no entry of the gradient of the mean loss is larger
     max_iter: int = 1000,  # L-BFGS steps
 ) -> LogisticFit:
-    """The objective of `fit_logistic`, stopped where scikit-learn's `LogisticRegression(C=C, tol=tol, max_iter=max_iter)` stops, for R problems at once.
+    """`fit_logistic`'s objective, stopped where scikit-learn's `LogisticRegression(C=C, tol=tol, max_iter=max_iter)` stops.
 
-    Works in the precision of x. `gap` is the largest gradient entry. ValueError where a class has no shot or an embedding is not finite."""
+    For R problems at once. Works in the precision of x. `gap` is the largest gradient entry.
+    ValueError where a class has no shot or an embedding is not finite."""
     x, y, weight, single = _problems(x, y)
     _check_problems(y, weight, n_classes); _check_finite(x.sum())
     x = x if x.is_floating_point() else x.double()
@@ -466,7 +474,8 @@ def fit_like_sklearn(
         scale = _feature_scale(x - centre, centre)
         x = (x - centre) / scale
     target = torch.nn.functional.one_hot(y, n_classes).mT.to(x.dtype)
-    with _threads_for(y.shape[1], x.shape[-1]): u, gap = _follow(_Loss(x, target, C / 2 if n_classes == 2 else C), tol, max_iter)
+    C = C / 2 if n_classes == 2 else C
+    with _threads_for(y.shape[1], x.shape[-1]): u, gap = _follow(_Loss(x, target, C), tol, max_iter)
     _warn_if(~(gap <= tol), max_iter, "steps")
     w = x.mT @ u[..., :-1].mT / scale.mT
     fit = LogisticFit(w, u[..., -1] - (centre @ w)[:, 0], gap)
@@ -495,8 +504,8 @@ def reliability(
     probability,  # [n, C]
     y,  # labels 0..C-1 [n]
     bins: int = 10,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:  # mean confidence, accuracy, count of each filled bin; calibration error
-    "Confidence against accuracy in equal bins of confidence. The calibration error is their mean distance, weighted by the counts."
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:  # confidence, accuracy, count of each filled bin; calibration error
+    "Confidence against accuracy in equal bins of confidence. Calibration error: their mean distance, weighted by counts."
     probability, y = np.asarray(probability), np.asarray(y)
     sure, right = probability.max(1), probability.argmax(1) == y
     which = np.minimum((sure * bins).astype(int), bins - 1)
@@ -512,7 +521,7 @@ def _left_out_masks(
     groups: np.ndarray,  # [n]
     max_folds: int = 20,
 ) -> np.ndarray:  # boolean [folds, n], True where a shot is left out
-    "Folds that leave out whole groups, one group at a time while there are at most `max_folds`. No class ever loses its last shot."
+    "Folds that leave out whole groups, one at a time while there are at most `max_folds`. No class ever loses its last shot."
     first = {g: (c, i) for i, (c, g) in reversed(list(enumerate(zip(y, groups))))}
     fold = {g: i % max_folds for i, g in enumerate(sorted(first, key=first.get))}
     fold = np.array([fold[g] for g in groups])
@@ -525,10 +534,11 @@ def _embeddings(x, width=None) -> np.ndarray:
     "Embeddings [n, d] as float64 numpy; ValueError for anything else, or for another width than the classifier's."
     x = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
     if x.ndim != 2: raise ValueError(f"embeddings must be [n, d], not of shape {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError(f"embedding {int(np.flatnonzero(~np.isfinite(x).all(1))[0])} holds NaN or infinity: check the encoder's output")
+    broken = np.flatnonzero(~np.isfinite(x).all(1))
+    if len(broken): raise ValueError(f"embedding {int(broken[0])} holds NaN or infinity: check the encoder's output")
     if width and x.shape[1] != width:
-        raise ValueError(f"embeddings have {x.shape[1]} dimensions but the classifier was fitted on {width}: use the same encoder")
+        found = f"embeddings have {x.shape[1]} dimensions"
+        raise ValueError(f"{found} but the classifier was fitted on {width}: use the same encoder")
     return x.astype(np.float64)
 
 def _labels(y, x, known) -> np.ndarray:
@@ -542,9 +552,11 @@ def _labels(y, x, known) -> np.ndarray:
 # %% ../nbs/13_fewshot.ipynb #a62154b1
 def _number_groups(numbers: dict, groups, n: int) -> np.ndarray:  # [n], integers
     "Whole numbers for groups, remembered in `numbers`; a shot without a group is a group of its own."
-    if groups is not None and len(groups) != n: raise ValueError(f"{n} embeddings but {len(groups)} groups: give one group per embedding")
+    if groups is not None and len(groups) != n:
+        raise ValueError(f"{n} embeddings but {len(groups)} groups: give one group per embedding")
     count = len(numbers)
-    names = [("alone", count + i) for i in range(n)] if groups is None else [("group", g) for g in np.asarray(groups).tolist()]
+    if groups is None: names = [("alone", count + i) for i in range(n)]
+    else: names = [("group", g) for g in np.asarray(groups).tolist()]
     for name in names: numbers.setdefault(name, len(numbers))
     return np.array([numbers[name] for name in names], dtype=int)
 
@@ -566,7 +578,7 @@ def _threshold(own: np.ndarray, means: np.ndarray, unknown: float) -> float:
     return float(_distances(means, means)[~np.eye(len(means), dtype=bool)].min() / 2)
 
 def _left_out(solve, z: Tensor, labels: Tensor, groups: np.ndarray, n_classes: int):
-    "Of every left-out shot: its number, its distance to its class's mean without it, and, where a solver is given, its logits."
+    "Of every left-out shot: its number, its distance to its class's mean without it, and its logits where a solver is given."
     out = _left_out_masks(labels.numpy(), groups)
     if not len(out): return np.array([], int), np.array([]), None
     keep, (fold, shot) = torch.tensor(~out).double(), np.nonzero(out)
@@ -578,8 +590,9 @@ def _left_out(solve, z: Tensor, labels: Tensor, groups: np.ndarray, n_classes: i
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """A classifier on frozen embeddings that learns from a few shots a class.
 
-    After `fit`: `classes_`; `weight_` [d, C] and `bias_` [C] for raw embeddings (logits = x @ weight_ + bias_); `temperature_` and `calibrated_`
-    (False where no shot could be left out; the temperature is then 1); for novelty `centre_`, `scale_` [d], `means_` [C, d] of the scaled embeddings and `threshold_`."""
+    After `fit`: `classes_`; `weight_` [d, C] and `bias_` [C] for raw embeddings (logits = x @ weight_ + bias_);
+    `temperature_` and `calibrated_` (False where no shot could be left out; the temperature is then 1); for novelty
+    `centre_`, `scale_` [d], `means_` [C, d] of the scaled embeddings and `threshold_`."""
 
     def __init__(
         self,
@@ -592,8 +605,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.method, self.C, self.standardise, self.calibrate, self.unknown = method, C, standardise, calibrate, unknown
 
     def fit(self, x, y, groups=None):
-        "Learn from shots x [n, d] with labels y [n] (strings or integers). Shots that share a group (a recording, a place) are left out together."
-        if self.method not in ("logistic", "mean"): raise ValueError(f"method must be 'logistic' or 'mean', not {self.method!r}")
+        """Learn from shots x [n, d] with labels y [n] (strings or integers).
+
+        Shots that share a group (a recording, a place) are left out together."""
+        if self.method not in ("logistic", "mean"):
+            raise ValueError(f"method must be 'logistic' or 'mean', not {self.method!r}")
         if not 0 < self.unknown < 1: raise ValueError(f"unknown must lie between 0 and 1, not {self.unknown}")
         self._shots, self._group_numbers = None, {}
         x = _embeddings(x)
@@ -604,7 +620,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if getattr(self, "_shots", None) is None: return self.fit(x, y, groups)
         x = _embeddings(x, self.n_features_in_)
         new = x, _labels(y, x, self._shots[1]), _number_groups(self._group_numbers, groups, len(x))
-        return self._learn(*(np.concatenate(pair) for pair in zip(self._shots, new)), before=(self.classes_, self.weight_, self.bias_))
+        every = (np.concatenate(pair) for pair in zip(self._shots, new))
+        return self._learn(*every, before=(self.classes_, self.weight_, self.bias_))
 
     def _learn(self, x, y, groups, before=None):
         classes, labels = _classes_of(y)
@@ -628,8 +645,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _carry_over(self, classes, weight, bias) -> LogisticFit:
         "The last fit in the current scaling, with zeros for new classes."
         place = np.searchsorted(self.classes_, classes)
-        w, b = np.zeros((self.n_features_in_, len(self.classes_))), np.full(len(self.classes_), (bias + self.centre_ @ weight).mean())
-        w[:, place], b[place] = weight * self.scale_[:, None], bias + self.centre_ @ weight
+        bias = bias + self.centre_ @ weight
+        w, b = np.zeros((self.n_features_in_, len(self.classes_))), np.full(len(self.classes_), bias.mean())
+        w[:, place], b[place] = weight * self.scale_[:, None], bias
         return LogisticFit(torch.tensor(w), torch.tensor(b), torch.tensor(0.0))
 
     def _solve(self, z, labels, weight=None, init=None) -> LogisticFit:
@@ -637,7 +655,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return fit_logistic(z, labels, len(self.classes_), self.C, sample_weight=weight, init=init)
 
     def _query(self, x) -> np.ndarray:
-        if getattr(self, "_shots", None) is None: raise NotFittedError("this FewShotClassifier has no shots yet: call fit first")
+        if getattr(self, "_shots", None) is None:
+            raise NotFittedError("this FewShotClassifier has no shots yet: call fit first")
         return _embeddings(x, self.n_features_in_)
 
     def decision_function(self, x) -> np.ndarray:

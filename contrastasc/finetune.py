@@ -111,7 +111,7 @@ class FinetuneConfig:
                 raise ValueError(f"{name} must be {allowed[0]!r} or {allowed[1]!r}, got {word!r}")
 
     @classmethod
-    def at(cls, scale: str | None = None, **changes) -> "FinetuneConfig":
+    def at(cls, scale: str | None = None, /, **changes) -> "FinetuneConfig":
         "The configuration of a scale; `loss='ce'` also chooses the linear head unless told otherwise."
         if changes.get("loss") == "ce": changes.setdefault("head", "linear")
         config = cls(**changes)

@@ -34,7 +34,7 @@ def cosine_warmup(step: int, total: int, warmup: int) -> float:
 
 # %% ../nbs/07_train.ipynb #d47cb237
 def ramp_hold_decay(epoch: float, warmup: float = 14, hold: float = 50, decay: float = 84, last: float = 0.005) -> float:
-    "The original CP-Mobile schedule: exponential ramp-up to epoch `warmup`, constant to `hold`, linear over `decay` epochs to `last`."
+    "CP-Mobile's schedule: exponential ramp-up to epoch `warmup`, constant to `hold`, linear over `decay` epochs to `last`."
     rise = math.exp(-5 * (1 - max(epoch, 0.5) / warmup) ** 2) if epoch < warmup else 1.0
     return rise * (1 - (1 - last) * min(max(epoch - hold, 0) / decay, 1))
 
@@ -55,7 +55,8 @@ class TrainConfig:
 
     def __post_init__(self):
         if self.schedule not in SCHEDULES: raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
-        if self.precision not in ("float32", "bfloat16"): raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0:
             raise ValueError(f"epochs and batch_size must be at least 1 and lr positive, got {self.epochs}, {self.batch_size}, {self.lr}")
 
@@ -108,7 +109,8 @@ class TensorData:
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for k, v in sorted(self.tensors.items()): digest.update(k.encode() + v.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        for k, v in sorted(self.tensors.items()):
+            digest.update(k.encode() + v.detach().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
 # %% ../nbs/07_train.ipynb #3a2088c2
@@ -125,7 +127,8 @@ def _step(model, batch, optimizer, accelerator, config, where):
     "Losses of one batch, and one update. FloatingPointError, saying where, for a loss that is not a number."
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"): losses = model(batch)
     value = losses["loss"].item()
-    if not math.isfinite(value): raise FloatingPointError(f"the loss became {value} in {where}; lower the learning rate ({config.lr:g}) and start anew")
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss became {value} in {where}; lower the learning rate ({config.lr:g}) and start anew")
     optimizer.zero_grad()
     accelerator.backward(losses["loss"])
     optimizer.step()
@@ -145,7 +148,8 @@ def _train_epoch(model, data, optimizer, accelerator, config, epoch, total, warm
         losses = _step(model, batch, optimizer, accelerator, config, f"epoch {epoch + 1}, step {i + 1}")
         for k, v in losses.items(): sums[k] = sums.get(k, 0.0) + v.detach()
         bar.update(); bar.set_postfix(epoch=f"{epoch + 1}/{config.epochs}", loss=f"{losses['loss'].item():.3f}", refresh=False)
-    return dict(epoch=epoch + 1, lr=lr, seconds=time.perf_counter() - began) | {k: float(v) / len(batches) for k, v in sums.items()}
+    return dict(epoch=epoch + 1, lr=lr, seconds=time.perf_counter() - began) | {k: float(v) / len(batches)
+        for k, v in sums.items()}
 
 # %% ../nbs/07_train.ipynb #04c51527
 def _describe(objective, data, config):
@@ -176,14 +180,18 @@ def _open_run(run, description):
     "Start or rejoin a run folder; returns its checkpoint or None."
     about, last = run / "run.json", run / "last.pt"
     if not about.exists():
-        atomic_write(about, json.dumps(description | dict(code=code_version(), torch=torch.__version__, python=platform.python_version()), indent=1).encode())
+        atomic_write(about, json.dumps(description | dict(code=code_version(), torch=torch.__version__,
+                                                          python=platform.python_version()), indent=1).encode())
         return None
     try: before = json.loads(about.read_text())
-    except ValueError: raise ValueError(f"{about} is not readable as a run's description; delete the folder {run} or choose another") from None
+    except ValueError:
+        raise ValueError(f"{about} is not readable as a run's description; delete the folder {run} or choose another") from None
     _same_run(before, description, run)
     if not last.exists(): return None
     try: return torch.load(last, map_location="cpu", weights_only=True)
-    except Exception as e: raise ValueError(f"{last} is not a whole checkpoint ({type(e).__name__}); delete the folder {run} to start anew") from None
+    except Exception as e:
+        raise ValueError(f"{last} is not a whole checkpoint ({type(e).__name__}); delete the folder {run} to start "
+                         "anew") from None
 
 # %% ../nbs/07_train.ipynb #420fc18f
 def _locked(path):
@@ -200,10 +208,10 @@ def fit(
     run: str | Path | None = None,  # folder for history and checkpoints; None keeps nothing
     progress: bool | str = True,  # show a bar; a text names it
 ) -> pd.DataFrame:  # one row an epoch: epoch, lr, seconds and the mean of each loss
-    "Train an objective in place: AdamW, the chosen schedule by step, a checkpoint an epoch. Called again on its run folder it goes on, or returns at once when done."
+    "Train an objective in place, a checkpoint an epoch. On its run folder it goes on, or returns at once when done."
     if len(data) < 1: raise ValueError("there is nothing to train on: the data has no clips")
-    alone = run is None or os.environ.get("RANK", "0") != "0"
-    with nullcontext() if alone else _locked(Path(run) / ".lock"): return _fit(objective, data, config, None if run is None else Path(run), progress)
+    run, alone = None if run is None else Path(run), run is None or os.environ.get("RANK", "0") != "0"
+    with nullcontext() if alone else _locked(run / ".lock"): return _fit(objective, data, config, run, progress)
 
 # %% ../nbs/07_train.ipynb #52396702
 def _rejoin(run, objective, data, config, optimizer, accelerator):
@@ -221,14 +229,16 @@ def _fit(objective, data, config, run, progress):
     from accelerate import Accelerator
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     device, main = accelerator.device, accelerator.is_main_process
-    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=config.lr,
+                                  weight_decay=config.weight_decay)
     history, start = _rejoin(run, objective, data, config, optimizer, accelerator)
     if start >= config.epochs: return pd.DataFrame(history)
     objective.to(device)
     model, optimizer = accelerator.prepare(objective, optimizer)
     steps = len(_batches(len(data), config, 0, accelerator.num_processes))
     total, warmup = steps * config.epochs, round(steps * config.warmup_epochs)
-    bar = tqdm(total=total, initial=start * steps, disable=not (progress and main), desc=progress if isinstance(progress, str) else "training", unit="step", leave=True)
+    bar = tqdm(total=total, initial=start * steps, disable=not (progress and main),
+               desc=progress if isinstance(progress, str) else "training", unit="step", leave=True)
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for epoch in range(start, config.epochs):
@@ -247,7 +257,8 @@ def plot_history(history: pd.DataFrame, ax=None):  # -> matplotlib axes
     "Losses and learning rate by epoch."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(6, 3))[1]
-    for k, style in zip([c for c in history.columns if c not in ("epoch", "lr", "seconds")], ("-", "--", ":", "-.")): ax.plot(history.epoch, history[k], style, label=k)
+    losses = [c for c in history.columns if c not in ("epoch", "lr", "seconds")]
+    for k, style in zip(losses, ("-", "--", ":", "-.")): ax.plot(history.epoch, history[k], style, label=k)
     ax.set(xlabel="epoch", ylabel="loss"); ax.legend()
     return ax
 
@@ -299,16 +310,21 @@ def read_weights(
     "Read a folder of `save_weights`. ValueError, naming it, if it is missing, broken or holds something else."
     folder = Path(folder)
     try: about = json.loads((folder / "about.json").read_text())
-    except (OSError, ValueError): raise ValueError(f"{folder} holds no saved {kind}: it needs about.json and weights.safetensors") from None
+    except (OSError, ValueError):
+        raise ValueError(f"{folder} holds no saved {kind}: it needs about.json and weights.safetensors") from None
     if about.get("kind") != kind: raise ValueError(f"{folder} holds a {about.get('kind')}, not a {kind}")
     try: return about, safetensors.torch.load_file(folder / "weights.safetensors")
-    except Exception as e: raise ValueError(f"{folder / 'weights.safetensors'} is missing or not whole ({type(e).__name__}); train or copy it again") from None
+    except Exception as e:
+        raise ValueError(f"{folder / 'weights.safetensors'} is missing or not whole ({type(e).__name__}); train or copy "
+                         "it again") from None
 
 def load_matching(module: nn.Module, state: dict, source) -> nn.Module:
     "Load a state dict that must fit; ValueError naming the first keys that do not. Returns the module."
     ours = module.state_dict()
-    wrong = [f"{k}: {list(state[k].shape)} in the file, {list(v.shape)} in the model" for k, v in ours.items() if k in state and state[k].shape != v.shape]
-    wrong += [f"{k} is missing" for k in ours if k not in state] + [f"{k} is not part of the model" for k in state if k not in ours]
+    wrong = [f"{k}: {list(state[k].shape)} in the file, {list(v.shape)} in the model"
+             for k, v in ours.items() if k in state and state[k].shape != v.shape]
+    wrong += [f"{k} is missing" for k in ours if k not in state] + [f"{k} is not part of the model"
+        for k in state if k not in ours]
     if wrong: raise ValueError(f"{source} is of another architecture: {'; '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}")
     module.load_state_dict(state)
     return module
@@ -332,9 +348,12 @@ def _embed_batch(encoder, wave, owners, device):
     name, rate = getattr(encoder, "name", type(encoder).__name__), getattr(encoder, "sample_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE: wave = AF.resample(wave, SAMPLE_RATE, rate)
     e = torch.as_tensor(encoder.embed(wave.to(device))).float().cpu()
-    if e.ndim != 2 or len(e) != len(wave): raise ValueError(f"{name}.embed must give [B, D] for waveforms [B, T], not {tuple(e.shape)} for {tuple(wave.shape)}")
+    if e.ndim != 2 or len(e) != len(wave):
+        raise ValueError(f"{name}.embed must give [B, D] for waveforms [B, T], not {tuple(e.shape)} for {tuple(wave.shape)}")
     wrong = ~e.isfinite().all(1)
-    if wrong.any(): raise ValueError(f"{name} gave NaN or infinity for {owners[int(wrong.int().argmax())]}: check the clip, and the encoder's weights")
+    if wrong.any():
+        raise ValueError(f"{name} gave NaN or infinity for {owners[int(wrong.int().argmax())]}: check the clip, and the "
+                         "encoder's weights")
     return e
 
 def _read_part(part):
@@ -357,10 +376,12 @@ def _evaluating(encoder):
 
 # %% ../nbs/07_train.ipynb #d918222c
 def _extract(encoder, scenes, batch_size, progress, whole_clip, part=None):
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu")) if isinstance(encoder, nn.Module) else torch.device("cpu")
+    device = next((p.device for p in encoder.parameters()),
+                  torch.device("cpu")) if isinstance(encoder, nn.Module) else torch.device("cpu")
     out = [] if (before := _read_part(part)) is None else [before]
     done = sum(map(len, out))
-    with _evaluating(encoder), tqdm(total=len(scenes), initial=done, disable=not progress, desc=f"embedding with {getattr(encoder, 'name', 'encoder')}", unit="clip") as bar:
+    with _evaluating(encoder), tqdm(total=len(scenes), initial=done, disable=not progress,
+                                    desc=f"embedding with {getattr(encoder, 'name', 'encoder')}", unit="clip") as bar:
         for first, wave, counts in _clip_batches(scenes, done, batch_size, whole_clip):
             owners = np.repeat(scenes.frame["path"].iloc[first:first + len(counts)].to_numpy(), counts)
             e = torch.stack([w.mean(0) for w in _embed_batch(encoder, wave, owners, device).split(counts)]).numpy()

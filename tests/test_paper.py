@@ -1,0 +1,90 @@
+"""Rows of the paper's tables: measured once, kept whole, joined with those that ship."""
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from contrastasc import paper
+from contrastasc.paper import CLAIMS, PAPER, STUDENTS, TABLES, TEACHERS, load_rows, measure, over_seeds, table, try_claims, worlds
+from contrastasc.synth import home
+
+
+@pytest.fixture(scope="module")
+def bench(): return worlds("tiny")
+
+
+def lines(**metrics):
+    "Made-up lines of three seeds: row -> metric -> values."
+    return pd.DataFrame([dict(data="worlds", scale="class", row=row, variant="cpm30k" if row in STUDENTS else "", seed=s, parameters=1000, **{k: v[s] for k, v in m.items()})
+                         for row, m in metrics.items() for s in range(3)])
+
+
+def test_a_row_is_measured_once(bench, monkeypatch):
+    first = measure("mean log-mel", bench, "tiny", progress=False)
+    assert first["data"] == "worlds" and first["seed"] == 0 and 0 < first["tut17_5"] < 1 and "closed" not in first
+    monkeypatch.setattr(paper, "train_row", lambda *a: pytest.fail("measured again"))
+    assert measure("mean log-mel", bench, "tiny", progress=False) == first
+    with pytest.raises(pytest.fail.Exception): measure("mean log-mel", bench, "tiny", seed=1)
+
+
+def test_a_stopped_measurement_leaves_no_line(bench, monkeypatch):
+    def stop(*a): raise KeyboardInterrupt
+    monkeypatch.setattr(paper, "_target_numbers", stop)
+    before = set((home() / "results" / "rows").glob("*"))
+    with pytest.raises(KeyboardInterrupt): measure("mean log-mel", bench, "tiny", seed=7, progress=False)
+    assert set((home() / "results" / "rows").glob("*")) == before
+
+
+def test_rows_measured_here_come_before_shipped_ones(bench, monkeypatch):
+    measure("mean log-mel", bench, "tiny", progress=False)
+    mine = load_rows("worlds", "tiny", shipped=False)
+    shipped = mine.assign(tut17_5=-1.0, origin="shipped")
+    other = shipped.assign(seed=99)
+    monkeypatch.setattr(paper, "_shipped", lambda: pd.concat([shipped, other]))
+    frame = load_rows("worlds", "tiny")
+    assert (frame[frame.seed != 99].origin == "here").all() and (frame.tut17_5[frame.seed != 99] > 0).all() and (frame.seed == 99).any()
+
+
+def test_rows_differ_by_variant_seed_and_settings(bench):
+    names = {paper._kept(r, bench, "tiny", s, v) for r in (*TEACHERS, *STUDENTS) for s in (0, 1) for v in (("cpm6k", "cpm12k") if r in STUDENTS else ("",))}
+    assert len(names) == 2 * len(TEACHERS) + 4 * len(STUDENTS)
+
+
+def test_shipped_rows_are_whole():
+    frame = paper._shipped()
+    assert not frame.duplicated(paper._KEY).any() and set(frame.row) <= {"mean log-mel", *TEACHERS, *STUDENTS} and (frame.scale == "class").all()
+    shares = frame.drop(columns=["data", "scale", "row", "variant", "seed", "code", "parameters", "origin"])
+    assert shares.stack().dropna().between(0, 1).all() and frame.tut17_5[frame.data == "worlds"].notna().all()
+
+
+def test_interval_over_seeds():
+    frame = lines(**{"FT+KD": dict(closed=[0.5, 0.6, 0.7])})
+    r = over_seeds(frame, "closed").loc["FT+KD"]
+    assert np.isclose(r["mean"], 0.6) and np.isclose(r.hi - r.lo, 2 * 4.302653 * 0.1 / np.sqrt(3), atol=1e-4) and r.seeds == 3
+    assert over_seeds(frame, "closed", "cpm6k").empty and np.isnan(over_seeds(frame[:1], "closed").lo.iloc[0])
+
+
+def test_claims_are_paired_over_seeds():
+    better, worse = np.array([0.3, 0.5, 0.7]), np.array([0.28, 0.47, 0.68])
+    frame = lines(**{"FT+CRD": dict(closed=better), "FT+KD": dict(closed=worse), "C-FT+CRD": dict(tut17_5=worse, tut17_5_normed=better)})
+    tried = try_claims(frame, ("closed", "tut17_5"), "cpm30k").set_index("claim")
+    assert tried.verdict["CRD helps after FT"] == "held" and tried.verdict["embeddings before the norm, not after"] == "reversed"
+    assert "cosine head, not linear" not in tried.index
+    assert try_claims(frame[frame.seed == 0], ("closed",), "cpm30k").verdict.tolist() == ["one seed"]
+
+
+@pytest.mark.parametrize("title", TABLES)
+def test_tables_print_ours_and_theirs(title):
+    columns = TABLES[title][1]
+    text = table(lines(**{row: {c: [0.1, 0.2, 0.3] for c in columns} for row in TABLES[title][0]}), title, "cpm30k")
+    assert text.count("20.0 [") == len(TABLES[title][0]) * len(columns)
+    for row in set(TABLES[title][0]) & set(PAPER):
+        line = next(l for l in text.splitlines() if l.startswith(f"| {row} |"))
+        assert all(f"({PAPER[row][c]:.1f}" in line for c in columns if c in PAPER[row])
+    assert (title.startswith("Table 3")) == ("!" in text)
+
+
+def test_every_claim_names_rows_that_exist():
+    for c in CLAIMS: assert {c.better, c.worse} <= {*TEACHERS, *STUDENTS} and (c.better != c.worse or c.normed)
+    assert len({c.text for c in CLAIMS}) == len(CLAIMS)
