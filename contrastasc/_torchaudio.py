@@ -29,7 +29,8 @@ class _RepairLoader(Loader):
             error = e
             def fail_if_no_align(function):
                 def unavailable(*args, **kwargs):
-                    raise RuntimeError(f"{function.__name__} needs torchaudio's compiled extension, which does not fit this torch: {error}")
+                    raise RuntimeError(f"{function.__name__} needs torchaudio's compiled extension, "
+                                       f"which does not fit this torch: {error}")
                 return unavailable
             module._IS_TORCHAUDIO_EXT_AVAILABLE = module._IS_ALIGN_AVAILABLE = False
             module.fail_if_no_align = fail_if_no_align

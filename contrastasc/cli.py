@@ -18,8 +18,8 @@ def check_python():
     return fine, f"Python {platform.python_version()}" + ("" if fine else "; the course needs 3.11 or newer")
 
 def check_packages():
-    wanted = dict(nbdev="2.4.14", torch="", torchaudio="", jupyterlab="", ipywidgets="", anywidget="", librosa="", soundfile="")
-    wanted["scikit-learn"] = wanted["umap-learn"] = ""
+    wanted = dict(nbdev="2.4.14", torch="", torchaudio="", jupyterlab="", ipywidgets="", anywidget="", librosa="")
+    wanted["soundfile"] = wanted["scikit-learn"] = wanted["umap-learn"] = ""
     have, wrong = {}, []
     for name, exact in wanted.items():
         try: have[name] = version(name)
@@ -33,9 +33,11 @@ def check_packages():
 def check_torchaudio():
     from contrastasc import _torchaudio
     try: import torchaudio.functional
-    except Exception as e: return False, f"torchaudio does not import ({e}); import contrastasc first, and install torchaudio 2.11"
+    except Exception as e:
+        return False, f"torchaudio does not import ({e}); import contrastasc first, and install torchaudio 2.11"
     if _torchaudio.error is None: return True, "torchaudio imports as it is"
-    return True, "torchaudio imports with the repair on: its compiled extension does not fit this torch, and nothing here needs it"
+    return True, ("torchaudio imports with the repair on: its compiled extension does not fit this torch, "
+                  "and nothing here needs it")
 
 def check_audio():
     import numpy as np, soundfile as sf
@@ -54,21 +56,28 @@ def check_audio():
 # %% ../nbs/A4_cli.ipynb #c98ec33d
 def check_gpu():
     import torch
-    if torch.cuda.is_available(): return True, f"GPU: {torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
-    return None, f"no GPU that torch {torch.__version__} can use; the course does not need one ({os.cpu_count()} processor cores)"
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return True, f"GPU: {torch.cuda.get_device_name()}, {memory:.0f} GiB"
+    cores = f"{os.cpu_count()} processor cores"
+    return None, f"no GPU that torch {torch.__version__} can use; the course does not need one ({cores})"
 
 def check_disk():
     from contrastasc.synth import home
     try:
         free = shutil.disk_usage(home()).free / 2**30
         with tempfile.TemporaryFile(dir=home()): pass
-    except OSError as e: return False, f"cannot write to {os.environ.get('CONTRASTASC_HOME', '~/.cache/contrastasc')} ({e.strerror}); set CONTRASTASC_HOME to a folder of yours"
+    except OSError as e:
+        folder = os.environ.get("CONTRASTASC_HOME", "~/.cache/contrastasc")
+        return False, f"cannot write to {folder} ({e.strerror}); set CONTRASTASC_HOME to a folder of yours"
     enough = free > 5
-    return enough, f"disk: {free:.0f} GB free in {home()}" + ("" if enough else "; the course needs about 5 GB, set CONTRASTASC_HOME to a roomier disk")
+    advice = "" if enough else "; the course needs about 5 GB, set CONTRASTASC_HOME to a roomier disk"
+    return enough, f"disk: {free:.0f} GB free in {home()}" + advice
 
 def check_browser():
     names = ("chromium", "chromium-browser", "google-chrome", "firefox", "microsoft-edge", "msedge", "safari", "xdg-open")
-    found = next((n for n in names if shutil.which(n)), None) or ("the system's browser" if platform.system() in ("Darwin", "Windows") else None)
+    system = "the system's browser" if platform.system() in ("Darwin", "Windows") else None
+    found = next((n for n in names if shutil.which(n)), system)
     if found: return True, f"browser: {found}"
     return None, "no browser found on this machine; `make lab` prints an address to open elsewhere"
 
@@ -94,8 +103,11 @@ def _course(a):
 
 def _lab(a):
     nbs = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "nbs" / "00_audio.ipynb").exists()), None)
-    if nbs is None: raise ValueError("there are no chapters here; run this inside a clone of the project, or use `make lab` there")
-    return subprocess.run([sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={nbs / 'nbs'}"] + ([f"--port={a.port}"] if a.port else [])).returncode
+    if nbs is None:
+        raise ValueError("there are no chapters here; run this inside a clone of the project, or use `make lab` there")
+    port = [f"--port={a.port}"] if a.port else []
+    lab = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={nbs / 'nbs'}"]
+    return subprocess.run(lab + port).returncode
 
 def _pack(a):
     from contrastasc.scenes import load_scenes
@@ -116,7 +128,8 @@ def _distill(a):
     from contrastasc.scenes import load_scenes
     teacher = load_teacher(a.teacher) if a.teacher else None
     alone = {} if teacher else dict(alpha=1.0, beta=0.0)
-    distill(load_scenes(a.data, root=a.root, split=a.split), teacher, DistillConfig.at(a.scale, variant=a.variant, seed=a.seed, **alone), a.out)
+    config = DistillConfig.at(a.scale, variant=a.variant, seed=a.seed, **alone)
+    distill(load_scenes(a.data, root=a.root, split=a.split), teacher, config, a.out)
     print(f"student saved in {Path(a.out) / 'student'}")
 
 def _evaluate(a):
@@ -131,7 +144,8 @@ def _command(sub, name, run, about, data=True, training=False):
     c = sub.add_parser(name, help=about, description=about)
     c.set_defaults(run=run)
     if data:
-        c.add_argument("--data", required=True, help="a scene set by name, a folder of class/recording files, or a folder with manifest.csv")
+        kinds = "a scene set by name, a folder of class/recording files, or a folder with manifest.csv"
+        c.add_argument("--data", required=True, help=kinds)
         c.add_argument("--root", help="where a real scene set lies")
     if training:
         c.add_argument("--split", default=None, help="rows to train on; default: all")
@@ -171,7 +185,8 @@ def _steps(sub):
 # %% ../nbs/A4_cli.ipynb #d2060d39
 def parser() -> argparse.ArgumentParser:
     "The command's arguments."
-    p = argparse.ArgumentParser(prog="contrastasc", description="Acoustic-scene representations that are small and learn a new scene from a few examples.")
+    about = "Acoustic-scene representations that are small and learn a new scene from a few examples."
+    p = argparse.ArgumentParser(prog="contrastasc", description=about)
     p.add_argument("--version", action="version", version=contrastasc.__version__)
     sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _whole_course(sub)

@@ -25,7 +25,7 @@ from .fewshot import LogisticFit, fit_like_sklearn, fit_means
 from .train import extract_embeddings
 
 # %% ../nbs/14_evaluate.ipynb #3627fc71
-_all_ = ["extract_embeddings"]
+_all_ = ["extract_embeddings"]  # chapter 07's, to be had from this module too
 
 def _wilson(hits: float, n: float) -> tuple[float, float]:
     "Wilson's 95 % interval of a share."

@@ -15,15 +15,16 @@ import soundfile
 from IPython.display import HTML
 
 # %% ../nbs/A0_figures.ipynb #79b01f89
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#4D4D4D"]  # after Okabe and Ito, yellow replaced
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#4D4D4D"]  # after Okabe and Ito
 MARKERS = "os^vD<>Pp*Xd"
 
 def use_style() -> None:
     "The course's matplotlib settings: constrained layout, legible type, colours with line styles of their own."
     cycle = plt.cycler(color=COLOURS[:6]) + plt.cycler(linestyle=["-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1))])
-    plt.rcParams.update({"figure.constrained_layout.use": True, "figure.figsize": (7, 2.8), "figure.dpi": 100, "font.size": 10,
-                         "axes.prop_cycle": cycle, "axes.spines.top": False, "axes.spines.right": False, "image.cmap": "cividis",
-                         "axes.titlesize": 10, "legend.fontsize": 8, "legend.frameon": False, "svg.hashsalt": "contrastasc"})
+    plt.rcParams.update({"figure.constrained_layout.use": True, "figure.figsize": (7, 2.8), "figure.dpi": 100,
+                         "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 8, "legend.frameon": False,
+                         "axes.prop_cycle": cycle, "axes.spines.top": False, "axes.spines.right": False,
+                         "image.cmap": "cividis", "svg.hashsalt": "contrastasc"})
 
 def class_style(i: int) -> dict:
     "Colour and marker of the i-th class: no two among the first 24 share both."
@@ -32,8 +33,8 @@ def class_style(i: int) -> dict:
 # %% ../nbs/A0_figures.ipynb #e8c0aab9
 def _flac(sound, sample_rate):
     "A waveform as the bytes of a 16-bit FLAC file, which every browser plays, clipped at full scale."
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(np.asarray(sound, dtype=np.float64).squeeze(), -1, 1), int(sample_rate), format="FLAC", subtype="PCM_16")
+    buffer, sound = io.BytesIO(), np.clip(np.asarray(sound, dtype=np.float64).squeeze(), -1, 1)
+    soundfile.write(buffer, sound, int(sample_rate), format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 def listen(
@@ -47,8 +48,8 @@ def listen(
         sound = np.asarray(sound, dtype=np.float64)
         if level is not None: sound = level * sound / max(np.abs(sound).max(), 1e-9)
         source = base64.b64encode(_flac(sound, sample_rate)).decode()
-        cells.append(f'<figure style="margin:0"><figcaption>{title}</figcaption><audio controls aria-label="{title}" style="width:220px" '
-                     f'src="data:audio/flac;base64,{source}"></audio></figure>')
+        cells.append(f'<figure style="margin:0"><figcaption>{title}</figcaption><audio controls aria-label="{title}" '
+                     f'style="width:220px" src="data:audio/flac;base64,{source}"></audio></figure>')
     return HTML('<div style="display:flex;flex-wrap:wrap;gap:12px">' + "".join(cells) + "</div>")
 
 # %% ../nbs/A0_figures.ipynb #9a40f72b
@@ -91,7 +92,8 @@ def draw_map(
     "Points in two dimensions, one colour and marker a class."
     ax, xy, labels = ax or plt.gca(), np.asarray(xy), np.asarray(labels)
     for i, name in enumerate(classes):
-        ax.scatter(*xy[labels == i].T, **{"s": 14, "alpha": 0.8, "linewidths": 0, "label": str(name).replace("_", " ")} | class_style(i) | scatter)
+        style = {"s": 14, "alpha": 0.8, "linewidths": 0, "label": str(name).replace("_", " ")} | class_style(i) | scatter
+        ax.scatter(*xy[labels == i].T, **style)
     ax.set(title=title, xlabel=f"{axis} 1", ylabel=f"{axis} 2")
     if legend: ax.legend(bbox_to_anchor=(1, 1), loc="upper left", markerscale=1.4)
     return ax
@@ -109,9 +111,11 @@ def draw_bars(
         middle, low, high = (by * np.asarray(value, float)) if np.ndim(value) else (by * value,) * 3
         ax.barh(at, middle, color=COLOURS[0], alpha=0.75)
         if high > low: ax.errorbar(middle, at, xerr=[[middle - low], [high - middle]], color="k", ls="none", capsize=3)
-        ax.annotate(f"{middle:.1f}" if percent else f"{middle:.4g}", (max(high, middle), at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+        text = f"{middle:.1f}" if percent else f"{middle:.4g}"
+        ax.annotate(text, (max(high, middle), at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
     if chance is not None: ax.axvline(by * chance, color="k", ls=":", label="chance"); ax.legend()
-    ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=xlabel, ylim=(len(values) - 0.4, -0.6)); ax.margins(x=0.15)
+    ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=xlabel, ylim=(len(values) - 0.4, -0.6))
+    ax.margins(x=0.15)
     return ax
 
 # %% ../nbs/A0_figures.ipynb #0bf53678

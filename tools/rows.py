@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def write():
     path = ROOT / "data" / "rows_class.csv"
     frame = load_rows(scale="class").drop(columns="origin")
-    numbers = frame.select_dtypes("number").columns.difference(["seed", "parameters"])
-    frame[numbers] = frame[numbers].round(4)
+    numbers = frame.columns.difference(["data", "scale", "row", "variant", "seed", "code", "parameters"])
+    frame[numbers] = frame[numbers].astype(float).round(4)
     frame.to_csv(path, index=False)
     print(f"{len(frame)} lines in {path.relative_to(ROOT)}")
 
