@@ -1,6 +1,6 @@
 """Measure rows of the paper's tables at one scale, and write those that ship.
 
-    rows.py [--data worlds|FOLDER] [--seeds 0 1 2] [--variant SIZE] [ROW ...]    measure (all rows by default); stopped, it goes on
+    rows.py [--data worlds|FOLDER] [--seeds 0,1,2] [--variant SIZE] [ROW ...]    measure (all rows by default); stopped, it goes on
     rows.py --write            put every line measured here at scale "class" into data/rows_class.csv
 
 What is in the file and was not measured here stays. On two cores all rows, three seeds and both benches take about four hours.
@@ -28,12 +28,12 @@ def write():
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--data", default="worlds"); a.add_argument("--scale", default="class"); a.add_argument("--variant")
-    a.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2]); a.add_argument("--write", action="store_true")
+    a.add_argument("--seeds", default="0,1,2"); a.add_argument("--write", action="store_true")
     a.add_argument("row", nargs="*")
     a = a.parse_args()
     if a.write: return write()
     bench = worlds(a.scale) if a.data == "worlds" else recordings(a.data)
-    for seed in a.seeds:
+    for seed in map(int, a.seeds.split(",")):
         for row in a.row or ["mean log-mel", *TEACHERS, *STUDENTS]:
             began = time.time()
             line = measure(row, bench, a.scale, seed, a.variant)
