@@ -465,7 +465,8 @@ def try_claims(
 _VERDICTS = dict(held=(COLOURS[0], "o"), reversed=(COLOURS[1], "s"), open=("#777777", "D")) | {"one seed": ("#777777", "x")}
 
 def draw_claims(tried: pd.DataFrame):  # of `try_claims` -> matplotlib Figure
-    "Differences with their intervals, one panel a metric; colour and marker say the verdict."
+    "Differences with their intervals, one panel a metric; colour and marker say the verdict. ValueError where nothing was tried."
+    if tried.empty: raise ValueError("there is nothing to draw: measure both rows of a claim first")
     metrics, claims = list(tried.metric.unique()), list(tried.claim.unique())
     size = (4 + 2.6 * len(metrics), 1 + 0.3 * len(claims))
     fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)

@@ -85,6 +85,10 @@ def test_tables_print_ours_and_theirs(title):
     assert (title.startswith("Table 3")) == ("!" in text)
 
 
+def test_no_claims_no_picture():
+    with pytest.raises(ValueError, match="nothing to draw"): paper.draw_claims(try_claims(lines(**{"FT+KD": dict(closed=[0.5, 0.6, 0.7])}), ("closed",), "cpm30k"))
+
+
 def test_every_claim_names_rows_that_exist():
     for c in CLAIMS: assert {c.better, c.worse} <= {*TEACHERS, *STUDENTS} and (c.better != c.worse or c.normed)
     assert len({c.text for c in CLAIMS}) == len(CLAIMS)
