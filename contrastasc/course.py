@@ -78,7 +78,7 @@ def _recordings_text(bench, frame):
             f"Difference to the student without KD. Intervals cover {frame.covers.iloc[0]}.\n")
 
 def _on_recordings(data, scale, seed, variant, ks, repeats, progress):
-    bench = recordings(data, max(ks))
+    bench = recordings(data, max(ks), progress)
     rows = train_rows(bench.train, scale, seed, variant, progress)
     scenes, table = bench.targets["recordings"]
     frame = kshot_rows(row_embeddings(rows, scenes, progress), table, bench.train.classes, ks, repeats)

@@ -145,9 +145,13 @@ def train_rows(
     return {row: train_row(row, scenes, scale, seed, variant, progress) for row in rows}
 
 # %% ../nbs/15_paper.ipynb #7a942e6b
+def _heard(encoder, scenes, progress=False):
+    "One encoder's embeddings [N, D] of a set, kept by weights and clips."
+    return extract_embeddings(encoder, scenes, progress=progress, cache=home() / "embeddings")
+
 def row_embeddings(rows: dict[str, nn.Module], scenes: SceneSet, progress: bool = True) -> dict[str, np.ndarray]:
     "Embeddings [N, D] of the same clips by every row, kept by weights and clips."
-    return {name: extract_embeddings(e, scenes, progress=progress, cache=home() / "embeddings") for name, e in rows.items()}
+    return {name: _heard(e, scenes, progress) for name, e in rows.items()}
 
 def row_logits(encoder: nn.Module, embeddings: np.ndarray) -> np.ndarray:
     "What an encoder's own classifier says of its embeddings [N, D]: logits [N, C]. ValueError for an encoder without one."
@@ -163,7 +167,7 @@ class Bench:
     "Clips to train on, clips to test on, and how."
     name: str
     train: SceneSet  # both stages
-    closed: SceneSet | None  # the same classes elsewhere
+    closed: SceneSet | None  # the same classes elsewhere; None where there is nothing
     targets: dict[str, tuple[SceneSet, pd.DataFrame]]  # by short name: clips, and their table with shots and tests in `split`
     protocol: dict = field(default_factory=dict)  # further arguments of `kshot_scenes`
     note: str = ""  # what a reader of the numbers must know
@@ -193,6 +197,7 @@ def with_sides(scenes: SceneSet) -> tuple[pd.DataFrame, str]:
 def recordings(
     folder: str | Path,
     most: int = 20,  # shots that every class must have
+    progress: bool = True,
 ) -> Bench:
     "A folder of recordings: trained on the pool's classes that TAU22 has, K-shot on every class with four groups. SceneError where there is too little."
     scenes = load_scenes(folder)
@@ -201,13 +206,12 @@ def recordings(
     table, note = with_sides(scenes)
     pool = scenes.subset(table.split.isin(("pool", "train")).to_numpy())
     seen = [c for c in seen_classes(pool) if (pool.frame.scene == c).any()]
-    floor = extract_embeddings(MeanLogMel().eval(), scenes, progress=False, cache=home() / "embeddings")
-    tested = sorted(kshot_scenes(floor, table, most, 1).per_class)
+    tested = sorted(kshot_scenes(_heard(MeanLogMel().eval(), scenes, progress), table, most, 1).per_class)
     if len(seen) < 2:
         seen, note = tested, note + "Fewer than two classes are TAU22's: training uses all of them, none is unseen. "
     away = (table.split == "test").to_numpy() & table.scene.isin(seen).to_numpy()
-    targets = {"recordings": (scenes, table)}
-    return Bench(Path(folder).resolve().name, pool.of_classes(seen), scenes.subset(away).of_classes(seen), targets, note=note)
+    closed = scenes.subset(away).of_classes(seen) if away.any() else None
+    return Bench(Path(folder).resolve().name, pool.of_classes(seen), closed, {"recordings": (scenes, table)}, note=note)
 
 # %% ../nbs/15_paper.ipynb #bdba9ea1
 REPEATS = dict(tiny=10, paper=300) | {"class": 60}
@@ -217,8 +221,7 @@ def _closed_numbers(encoder, bench):
     "Accuracy on the training classes elsewhere: overall, on devices heard in training, on new ones."
     if bench.closed is None or encoder.name == MeanLogMel.name: return {}
     table = bench.closed.frame
-    x = extract_embeddings(encoder, bench.closed, progress=False, cache=home() / "embeddings")
-    right = row_logits(encoder, x).argmax(1) == bench.closed.labels
+    right = row_logits(encoder, _heard(encoder, bench.closed)).argmax(1) == bench.closed.labels
     new = table.device.isin(NEW_DEVICES).to_numpy()
     sides = {"closed_known_devices": right[~new].mean(), "closed_new_devices": right[new].mean()} if new.any() else {}
     return {"closed": right.mean(), **sides}
@@ -232,7 +235,7 @@ def _after_norm(encoder, x):
 
 def _target_numbers(encoder, short, scenes, table, protocol, repeats, ks):
     "K-shot accuracies and retrieval mAP on one target set."
-    x = extract_embeddings(encoder, scenes, progress=False, cache=home() / "embeddings")
+    x = _heard(encoder, scenes)
     views = {"": x} | ({"_normed": n} if (n := _after_norm(encoder, x)) is not None else {})
     seen, numbers = list(seen_classes(scenes)), {}
     for k in ks:
@@ -240,8 +243,8 @@ def _target_numbers(encoder, short, scenes, table, protocol, repeats, ks):
             r = kshot_scenes(e, table, k, repeats, seen=seen, **protocol)
             numbers |= {f"{short}_{k}{view}": r.mean}
             if not view: numbers |= {f"{short}_{k}_seen": r.seen.mean, f"{short}_{k}_unseen": r.unseen.mean}
-    away = table[(table.split == "test").to_numpy()]
-    found = retrieval_map(x[(table.split == "test").to_numpy()], away.scene.to_numpy(), groups=away.group.to_numpy())
+    away = (table.split == "test").to_numpy()
+    found = retrieval_map(x[away], table.scene.to_numpy()[away], groups=table.group.to_numpy()[away])
     return numbers | {f"{short}_map": found}
 
 # %% ../nbs/15_paper.ipynb #346802ee
@@ -329,6 +332,12 @@ def _head(metric):
 _SUSPECT = ("icme24_5_seen", "icme24_5_unseen")
 
 # %% ../nbs/15_paper.ipynb #243e2e04
+def _spread(values):
+    "Mean, 95 % t interval (NaN for one seed) and number of values from different seeds."
+    if len(values) < 2: return values[0], np.nan, np.nan, 1
+    i = seed_interval(values)
+    return i.mean, i.lo, i.hi, len(values)
+
 def over_seeds(
     frame: pd.DataFrame,  # of `load_rows`
     metric: str,
@@ -336,16 +345,14 @@ def over_seeds(
 ) -> pd.DataFrame:  # by row: mean, lo, hi (shares; the interval is NaN with fewer than two seeds), seeds
     "A metric's mean and 95 % t interval over training seeds."
     if metric not in frame: return pd.DataFrame(columns=["mean", "lo", "hi", "seeds"])
-    rows = {}
     if variant is not None: frame = frame[frame.variant.isin(["", variant])]
-    for row, values in frame[frame[metric].notna()].groupby("row", sort=False)[metric]:
-        i = seed_interval(values.astype(float)) if len(values) > 1 else None
-        rows[row] = (values.astype(float).mean(), i.lo if i else np.nan, i.hi if i else np.nan, len(values))
+    by_row = frame[frame[metric].notna()].groupby("row", sort=False)[metric]
+    rows = {row: _spread(values.astype(float).tolist()) for row, values in by_row}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "lo", "hi", "seeds"])
 
 # %% ../nbs/15_paper.ipynb #8bde44b9
-_FOOTNOTES = {  # column: what to know about it
-    "closed": "Published students have 126,952 parameters with the original head and 127,268 with the paper's. Rows with CRD keep KD. "
+_FOOTNOTES = {  # column or row: what to know about it
+    "FT+CRD": "Published students have 126,952 parameters with the original head and 127,268 with the paper's. Rows with CRD keep KD. "
               "In print, FT+CRD does not say where a teacher without a projection gets one; here it is trained beside the student.",
     "tut17_5_unseen": "The paper's text exchanges the counts: 11 of 15 classes are unseen in TUT17, 3 of 10 in ICME24.",
     "icme24_5_seen": "(!) No one share of unseen classes mixes the published ICME24 columns to Table 2's overall accuracy: no target.",
@@ -374,7 +381,7 @@ def table(
     for row in rows:
         mine = [ours[c].loc[row] if row in ours[c].index else None for c in columns]
         lines.append([row, *(_cell(m, PAPER.get(row, {}).get(c), c in _SUSPECT) for m, c in zip(mine, columns))])
-    notes = [f"{note}  " for c, note in _FOOTNOTES.items() if c in columns and (c != "closed" or "FT+CRD" in rows)]
+    notes = [f"{note}  " for about, note in _FOOTNOTES.items() if about in columns or about in rows]
     return "\n".join([f"**{title}**, in %", "", *(f"| {' | '.join(l)} |" for l in lines), "", *notes])
 
 # %% ../nbs/15_paper.ipynb #3ad4f011
@@ -456,9 +463,8 @@ def try_claims(
         for metric in metrics:
             d = _differences(frame, c, metric, variant)
             if not d: continue
-            i = seed_interval(d) if len(d) > 1 else None
-            lo, hi = (i.lo, i.hi) if i else (np.nan, np.nan)
-            lines.append((c.text, metric, np.mean(d), lo, hi, len(d), verdict(lo, hi)))
+            mean, lo, hi, seeds = _spread(d)
+            lines.append((c.text, metric, mean, lo, hi, seeds, verdict(lo, hi)))
     return pd.DataFrame(lines, columns=["claim", "metric", "difference", "lo", "hi", "seeds", "verdict"])
 
 # %% ../nbs/15_paper.ipynb #923359ae

@@ -124,7 +124,7 @@ def _batches(n, config, epoch, world):
 
 # %% ../nbs/07_train.ipynb #592ed0ca
 def _step(model, batch, optimizer, accelerator, config, where):
-    "Losses of one batch, and one update. FloatingPointError, saying where, for a loss that is not a number."
+    "Losses of one batch, the one that counts as a number, and one update. FloatingPointError, saying where, for a loss that is not a number."
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"): losses = model(batch)
     value = losses["loss"].item()
     if not math.isfinite(value):
@@ -132,7 +132,7 @@ def _step(model, batch, optimizer, accelerator, config, where):
     optimizer.zero_grad()
     accelerator.backward(losses["loss"])
     optimizer.step()
-    return losses
+    return losses, value
 
 # %% ../nbs/07_train.ipynb #8f6e4fcb
 def _train_epoch(model, data, optimizer, accelerator, config, epoch, total, warmup, bar):
@@ -145,9 +145,9 @@ def _train_epoch(model, data, optimizer, accelerator, config, epoch, total, warm
         lr = config.lr * SCHEDULES[config.schedule](epoch * len(batches) + i, total, warmup)
         for group in optimizer.param_groups: group["lr"] = lr
         batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in data.batch(indices[rank::world]).items()}
-        losses = _step(model, batch, optimizer, accelerator, config, f"epoch {epoch + 1}, step {i + 1}")
+        losses, value = _step(model, batch, optimizer, accelerator, config, f"epoch {epoch + 1}, step {i + 1}")
         for k, v in losses.items(): sums[k] = sums.get(k, 0.0) + v.detach()
-        bar.update(); bar.set_postfix(epoch=f"{epoch + 1}/{config.epochs}", loss=f"{losses['loss'].item():.3f}", refresh=False)
+        bar.update(); bar.set_postfix(epoch=f"{epoch + 1}/{config.epochs}", loss=f"{value:.3f}", refresh=False)
     return dict(epoch=epoch + 1, lr=lr, seconds=time.perf_counter() - began) | {k: float(v) / len(batches)
         for k, v in sums.items()}
 

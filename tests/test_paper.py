@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from contrastasc import paper
-from contrastasc.paper import CLAIMS, PAPER, STUDENTS, TABLES, TEACHERS, load_rows, measure, over_seeds, table, try_claims, worlds
+from contrastasc.audio import write_audio
+from contrastasc.paper import CLAIMS, PAPER, STUDENTS, TABLES, TEACHERS, load_rows, measure, over_seeds, recordings, table, try_claims, worlds
 from contrastasc.synth import home
 
 
@@ -44,6 +45,19 @@ def test_rows_measured_here_come_before_shipped_ones(bench, monkeypatch):
     monkeypatch.setattr(paper, "_shipped", lambda: pd.concat([shipped, other]))
     frame = load_rows("worlds", "tiny")
     assert (frame[frame.seed != 99].origin == "here").all() and (frame.tut17_5[frame.seed != 99] > 0).all() and (frame.seed == 99).any()
+
+
+def test_recordings_whose_known_scenes_are_all_in_the_pool(tmp_path):
+    "Nothing to test the classifier on, but K-shot works."
+    rng, rows = np.random.default_rng(0), ["filename,class,split,group"]
+    for scene, sides in dict(park=["pool"] * 4, tram=["pool"] * 4, zoo=["pool", "test"] * 2, mine=["pool", "test"] * 2).items():
+        for i, side in enumerate(sides):
+            write_audio(tmp_path / f"{scene}{i}.wav", 0.1 * rng.normal(size=16000).astype(np.float32))
+            rows.append(f"{scene}{i}.wav,{scene},{side},{scene}-{i}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    bench = recordings(tmp_path, most=1, progress=False)
+    assert bench.closed is None and bench.train.classes == ["park", "tram"] and len(bench.train) == 8
+    assert paper._closed_numbers(None, bench) == {}
 
 
 def test_rows_differ_by_variant_seed_and_settings(bench):

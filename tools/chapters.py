@@ -53,7 +53,8 @@ def main():
     if not todo: sys.exit(f"no chapter is called {' or '.join(a.chapter)}")
     live = sys.stdout.isatty() and a.jobs == 1
     with ThreadPoolExecutor(a.jobs) as pool:
-        for n, (path, (seconds, error)) in enumerate(zip(todo, pool.map(lambda p: run(p, live), todo)), 1):
+        many = pool.map if a.jobs > 1 else map  # one at a time stays in the main thread, where Ctrl-C stops the kernel at once
+        for n, (path, (seconds, error)) in enumerate(zip(todo, many(lambda p: run(p, live), todo)), 1):
             if error is None:
                 done += 1
                 print(f"\r  {path.stem:16} {seconds:6.1f} s   ({n} of {len(todo)}, {(time.time() - began) / 60:.1f} min so far)", flush=True)

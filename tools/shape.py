@@ -19,10 +19,9 @@ MAP = ("Built so far", "Build now", "This enables", "Time")
 def lines(cell): return len([l for l in cell.source.splitlines() if l.strip() and not l.startswith("#|")])
 
 
-def exported(path):
-    "Public names in `__all__` of the module that a notebook exports."
-    text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
-    module = re.search(r"^#\|\s*default_exp\s+(\S+)", text, re.M)
+def exported(code):
+    "Public names in `__all__` of the module that these code cells export."
+    module = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(c.source for c in code), re.M)
     if not module: return []
     tree = ast.parse((ROOT / "contrastasc" / f"{module[1]}.py").read_text(encoding="utf-8"))
     lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__"]
@@ -72,7 +71,7 @@ def measure(path):
     titles = sections(cells)
     if not titles or not titles[-1][0].startswith("Summary"): wrong.append("does not end with '## Summary'")
     wrong += [f"no picture or sound in '{t}'" for t, cs in titles[:-1] if not any(c.cell_type == "code" and PICTURE.search(c.source) for c in cs)]
-    wrong += [f"no check of {name}" for name in exported(path) if not re.search(rf"\b{name}\b", checks)]
+    wrong += [f"no check of {name}" for name in exported(code) if not re.search(rf"\b{name}\b", checks)]
     return n, wrong
 
 
