@@ -6,6 +6,7 @@
 __all__ = ['Results', 'kshot_rows', 'kshot_text', 'course', 'evaluate_model']
 
 # %% ../nbs/15b_course.ipynb #9ad05828
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -17,7 +18,7 @@ from .paper import MeanLogMel, NEW_DEVICES, REPEATS, recordings, row_embeddings,
 from .paper import with_sides, worlds
 from .scenes import load_scenes, seen_classes
 from .synth import home, resolve_scale
-from .train import atomic_write, extract_embeddings
+from .train import atomic_write, extract_embeddings, run_folder
 
 # %% ../nbs/15b_course.ipynb #9f9cc44d
 _TEACHERS = "Both teachers start from scratch, not from a pre-trained BEATs."
@@ -68,7 +69,17 @@ def kshot_text(frame: pd.DataFrame) -> str:
         lines.append(f"| {r.row} | {r.k} | {cell(r.accuracy)} {interval(r.lo, r.hi)} | {cell(r.seen)} | {cell(r.unseen)} | {paired} |")
     return "\n".join(lines)
 
-# %% ../nbs/15b_course.ipynb #d0ce367e
+# %% ../nbs/15b_course.ipynb #9bace636
+def _kept_kshot(rows, scenes, table, seen, ks, repeats, progress, **protocol):
+    "`kshot_rows` of encoders on a set, kept in home()/results/kshot by everything that the numbers depend on."
+    x = row_embeddings(rows, scenes, progress)
+    print_of = {name: hashlib.sha256(e.tobytes()).hexdigest() for name, e in x.items()}
+    sides = hashlib.sha256(table[["scene", "group", "split"]].to_csv().encode()).hexdigest()
+    kept = home() / "results" / "kshot" / f"{run_folder('kshot', print_of, sides, list(seen), ks, repeats, protocol).name}.csv"
+    if not kept.exists(): atomic_write(kept, kshot_rows(x, table, seen, ks, repeats, **protocol).to_csv(index=False).encode())
+    return pd.read_csv(kept, float_precision="round_trip")
+
+# %% ../nbs/15b_course.ipynb #0d82db4b
 def _recordings_text(bench, frame):
     scenes, _ = bench.targets["recordings"]
     tested, seen = int(frame.classes.iloc[0]), bench.train.classes
@@ -81,10 +92,10 @@ def _on_recordings(data, scale, seed, variant, ks, repeats, progress):
     bench = recordings(data, max(ks), progress)
     rows = train_rows(bench.train, scale, seed, variant, progress)
     scenes, table = bench.targets["recordings"]
-    frame = kshot_rows(row_embeddings(rows, scenes, progress), table, bench.train.classes, ks, repeats)
+    frame = _kept_kshot(rows, scenes, table, bench.train.classes, ks, repeats, progress)
     return Results(frame, _recordings_text(bench, frame))
 
-# %% ../nbs/15b_course.ipynb #d6df100e
+# %% ../nbs/15b_course.ipynb #62104d56
 def _closed_rows(rows, bench, progress):
     "Closed-set lines of every row with a classifier, and their table."
     own, lines, test = [], [], bench.closed
@@ -103,7 +114,7 @@ def _on_worlds(scale, seed, variant, ks, repeats, progress):
     rows = train_rows(bench.train, scale, seed, variant, progress)
     parts = [_closed_rows(rows, bench, progress)]
     for short, (scenes, table) in bench.targets.items():
-        frame = kshot_rows(row_embeddings(rows, scenes, progress), table, seen_classes(scenes), ks, repeats, **bench.protocol)
+        frame = _kept_kshot(rows, scenes, table, seen_classes(scenes), ks, repeats, progress, **bench.protocol)
         n, seen = frame.classes.iloc[0], len(seen_classes(scenes))
         head = f"K-shot accuracy in % on {scenes.name}: {n} classes (chance {100 / n:.1f}), {seen} of them seen in training."
         tail = f"Difference to the student without KD. Intervals cover {frame.covers.iloc[0]}."
