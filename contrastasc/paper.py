@@ -401,7 +401,7 @@ def figure2(
             for size, v in ours.items(): ax.plot([size, size], [100 * v.lo, 100 * v.hi], color=colour, ls="-", lw=1)
             if metric in PAPER[row]: ax.plot(127_268, PAPER[row][metric], mfc="none", ms=9, ls="", label=f"{row}, published", **look)
         ax.set(xscale="log", xlabel="parameters of the student", ylabel="accuracy [%]", title=_head(metric))
-    axes[0, 0].legend()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return fig
 
 # %% ../nbs/15_paper.ipynb #e415a400
@@ -481,7 +481,8 @@ def draw_claims(tried: pd.DataFrame):  # of `try_claims` -> matplotlib Figure
             colour, marker = _VERDICTS[r.verdict]
             ax.plot([100 * r.lo, 100 * r.hi], [claims.index(r.claim)] * 2, color=colour, ls="-", lw=1.5)
             ax.plot(100 * r.difference, claims.index(r.claim), marker, color=colour)
-        ax.axvline(0, color="k", lw=0.8, ls="-"); ax.set(title=_head(metric), xlabel="difference [points]")
+        ax.axvline(0, color="k", lw=0.8, ls="-")
+        ax.set(title="closed set" if metric == "closed" else _head(metric), xlabel="difference [points]")
     axes[0, 0].set(yticks=range(len(claims)), yticklabels=claims); axes[0, 0].invert_yaxis()
     for name, (colour, marker) in _VERDICTS.items(): axes[0, -1].plot([], [], marker, color=colour, ls="", label=name)
     axes[0, -1].legend(bbox_to_anchor=(1, 1))
