@@ -77,7 +77,7 @@ def _kept_kshot(rows, scenes, table, seen, ks, repeats, progress, **protocol):
     sides = hashlib.sha256(table[["scene", "group", "split"]].to_csv().encode()).hexdigest()
     kept = home() / "results" / "kshot" / f"{run_folder('kshot', print_of, sides, list(seen), ks, repeats, protocol).name}.csv"
     if not kept.exists(): atomic_write(kept, kshot_rows(x, table, seen, ks, repeats, **protocol).to_csv(index=False).encode())
-    return pd.read_csv(kept, float_precision="round_trip")
+    return pd.read_csv(kept)
 
 # %% ../nbs/15b_course.ipynb #0d82db4b
 def _recordings_text(bench, frame):

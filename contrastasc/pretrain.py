@@ -129,7 +129,7 @@ class PretrainConfig:
     def at(cls, scale: str | None = None, /, **changes) -> "PretrainConfig":
         "The configuration of a scale."
         config = cls(**changes)
-        size = {"paper": {}, "class": dict(epochs=4, batch_size=64), "tiny": dict(epochs=2, batch_size=64)}[resolve_scale(scale)]
+        size = {"paper": {}, "class": dict(epochs=2, batch_size=64), "tiny": dict(epochs=2, batch_size=64)}[resolve_scale(scale)]
         return replace(config, train=replace(config.train, seed=config.seed, **size))
 
 # %% ../nbs/A2_pretrain.ipynb #31033791
