@@ -84,6 +84,19 @@ def _light(config, width, layers):
     return replace(config, encoder_layers=layers, encoder_embed_dim=width, encoder_ffn_embed_dim=4 * width, encoder_attention_heads=4,
                    relative_position_embedding=False, gru_rel_pos=False, deep_norm=False, layer_norm_first=True)
 
+class _Grid(nn.Module):
+    "A small transformer over all places of a grid: [B, N, width] -> same, normalised."
+
+    def __init__(self, config, width, layers):
+        super().__init__()
+        own = _light(config, width, layers)
+        self.layers, self.norm = nn.ModuleList(EncoderLayer(own) for _ in range(layers)), nn.LayerNorm(width)
+
+    def forward(self, x, bands=8):
+        x = x + grid_positions(x.shape[1] // bands, bands, x.shape[2]).to(x)
+        for layer in self.layers: x = layer(x)
+        return self.norm(x)
+
 class Predictor(nn.Module):
     "Guesses the tokens of hidden patches from what the encoder says of the visible ones."
 
@@ -94,10 +107,9 @@ class Predictor(nn.Module):
         layers: int = 2,
     ):
         super().__init__()
-        self.width, own = width, _light(config, width, layers)
+        self.width = width
         self.enter, self.unknown = nn.Linear(config.encoder_embed_dim, width), nn.Parameter(0.02 * torch.randn(width))
-        self.layers = nn.ModuleList(EncoderLayer(own) for _ in range(layers))
-        self.norm, self.leave = nn.LayerNorm(width), nn.Linear(width, codes)
+        self.grid, self.leave = _Grid(config, width, layers), nn.Linear(width, codes)
 
     def forward(self,
         heard: Tensor,  # tokens of the visible patches [B, k, D]
@@ -109,9 +121,7 @@ class Predictor(nn.Module):
         at = visible[..., None].expand(-1, -1, self.width)
         heard = self.enter(heard)
         x = self.unknown.to(heard.dtype).expand(len(heard), n, -1).scatter(1, at, heard)
-        x = x + grid_positions(n // bands, bands, self.width).to(x)
-        for layer in self.layers: x = layer(x)
-        return self.leave(self.norm(x.gather(1, hidden[..., None].expand(-1, -1, self.width))))
+        return self.leave(self.grid(x, bands).gather(1, hidden[..., None].expand(-1, -1, self.width)))
 
 # %% ../nbs/A2_pretrain.ipynb #208e9a7b
 @dataclass(frozen=True)
@@ -236,19 +246,15 @@ class TokenizerObjective(nn.Module):
         super().__init__()
         self.tokenizer, self.teacher = tokenizer, teacher.requires_grad_(False)
         self.commitment, self.decay = commitment, decay
-        own = _light(teacher.config, width, layers)
         self.enter, self.leave = nn.Linear(tokenizer.points.shape[1], width), nn.Linear(width, teacher.config.encoder_embed_dim)
-        self.layers, self.norm = nn.ModuleList(EncoderLayer(own) for _ in range(layers)), nn.LayerNorm(width)
+        self.grid = _Grid(teacher.config, width, layers)
 
     def train(self, mode: bool = True):
         super().train(mode); self.teacher.eval()
         return self
 
     def estimate(self, chosen: Tensor) -> Tensor:  # codes [B, N, dim] -> what the teacher may have said [B, N, D]
-        x = self.enter(chosen)
-        x = x + grid_positions(x.shape[1] // 8, 8, x.shape[2]).to(x)
-        for layer in self.layers: x = layer(x)
-        return self.leave(self.norm(x))
+        return self.leave(self.grid(self.enter(chosen)))
 
     def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", "cosine" to the teacher, and "used", share of the codes
         fbank = self.teacher.fbank(batch["wave"])

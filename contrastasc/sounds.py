@@ -152,10 +152,11 @@ def _fetch_one(row, folder):
         unpack = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb.name], cwd=part, stdout=subprocess.PIPE)
         with unpack, tarfile.open(fileobj=unpack.stdout, mode="r|") as tar:
             found = unpack_sounds(tar, part / row.package, [p for p in row.exclude.split(";") if p])
-        if unpack.returncode: raise SceneError(f"{deb.name} could not be unpacked; fetch it again")
+        if unpack.returncode: raise tarfile.ReadError(f"dpkg-deb ended with {unpack.returncode}")
         version = deb.name.split("_")[1].replace("%3a", ":")
         found.assign(package=row.package, version=version).to_csv(part / row.package / "sounds.csv", index=False)
         os.replace(part / row.package, folder / row.package)
+    except tarfile.ReadError as e: raise SceneError(f"{row.package} could not be unpacked ({e}); fetch it again") from None
     finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/A2b_sounds.ipynb #cb1defdc
@@ -175,7 +176,7 @@ def fetch_sounds(
     return folder
 
 def _write_manifest(folder, wanted):
-    "manifest.csv of all packages that are there."
+    "manifest.csv of the packages asked for."
     parts = [pd.read_csv(folder / p / "sounds.csv", keep_default_na=False) for p in wanted.package]
     found = pd.concat(parts, ignore_index=True)
     found["path"] = found.package + "/" + found.path

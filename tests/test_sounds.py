@@ -111,3 +111,9 @@ def test_fetching_goes_on_where_it_stopped(tmp_path, fake_apt):
     assert fake_apt == ["7kaa-data", "gnome-audio", "acm"]
     scenes = load_scenes(tmp_path)
     assert scenes.classes == ["animals", "rain"] and set(scenes.frame.group) == {"7kaa-data", "acm"} and set(scenes.frame.version) == {"1:2"}
+
+
+def test_a_package_that_cannot_be_unpacked(tmp_path, fake_apt, monkeypatch):
+    monkeypatch.setattr(sounds, "_run", lambda command, cwd: (Path(cwd) / "acm_1_all.deb").write_bytes(b""))
+    with pytest.raises(SceneError, match="acm could not be unpacked .*; fetch it again"): fetch_sounds(tmp_path, ["acm"], progress=False)
+    assert not any(tmp_path.iterdir())
