@@ -374,6 +374,16 @@ class SceneSet(_Clips):
         "A set from sound in memory. `SceneError` where counts differ or the sound is empty or not finite."
         return _from_arrays(cls, waves, labels, classes, groups, columns)
 
+    @classmethod
+    def from_opener(
+        cls,
+        frame: pd.DataFrame,  # one row a clip: `COLUMNS`, and more if you like
+        opener: Opener,  # how to hear them
+        name: str,
+    ):  # SceneSet
+        "A set from a table and a way to hear its rows, packed into the cache on first use."
+        return cls(frame, opener.classes, _pack(frame, opener, name), name)
+
 # %% ../nbs/02_scenes.ipynb #abcfc0e9
 def _label_names(labels, classes):
     "(scene of each clip, classes) from names or numbers."
@@ -631,5 +641,5 @@ def load_scenes(
     file, an unknown split or a full disk, and `AudioError` for a recording that cannot be read."""
     reader, root, name = _resolve(name_or_folder, root)
     frame, opener = reader(root, split, columns, scale, seed)
-    scenes = SceneSet(frame, opener.classes, _pack(frame, opener, name), name)
+    scenes = SceneSet.from_opener(frame, opener, name)
     return scenes if split is None else _only(scenes, split)
