@@ -156,6 +156,7 @@ class Soundscape:
     noise: tuple[float, float] = (-25.0, -10.0)  # dB, noise of everything else
 
 _INSIDE, _HALL, _CAR = (dict(room=r, wet=w) for r, w in (((0.25, 0.7), (0.2, 0.6)), ((0.8, 2.5), (0.4, 0.8)), ((0.05, 0.15), (0.1, 0.4))))
+_CHURCH, _ARENA = dict(room=(1.5, 3.0), wet=(0.6, 0.9)), dict(room=(0.5, 1.5), wet=(0.2, 0.5))
 
 def _on(family, chance=1.0, lo=-10, hi=0): return Layer("texture", family, 1.0, chance, (lo, hi))
 def _at(family, rate, chance=1.0, lo=-15, hi=0): return Layer("events", family, rate, chance, (lo, hi))
@@ -163,44 +164,61 @@ def _walk(rate=1.8, chance=1.0): return Layer("steps", "footsteps", rate, chance
 def _talk(most, chance=1.0, lo=-10, hi=0): return Layer("voices", "speech", most, chance, (lo, hi))
 def _call(chance): return Layer("announcement", "speech", 0.3, chance, (-8, 0))
 def _hum(chance=1.0, lo=-6, hi=0): return Layer("rumble", "", 1.0, chance, (lo, hi))
+def _of(*layers, noise=(-25, -10), **place): return Soundscape(layers, noise=noise, **place)
 
 # %% ../nbs/A2c_soundscapes.ipynb #72012226
-SOUNDSCAPES = {
-    "rain": Soundscape((_on("rain"), _on("thunder", .3), _at("vehicle", .1, .3), _at("footsteps", .5, .2)), noise=(-30, -12)),
-    "thunderstorm": Soundscape((_on("rain"), _at("thunder", .25), _on("wind", .6)), noise=(-30, -15)),
-    "wind": Soundscape((_on("wind"), _at("birds", .1, .3)), noise=(-30, -12)),
-    "shore": Soundscape((_on("water"), _at("birds", .2, .5), _on("wind", .4), _talk(3, .2, -20, -10)), noise=(-30, -15)),
-    "stream": Soundscape((_on("water"), _at("birds", .3, .6)), noise=(-30, -15)),
-    "forest": Soundscape((_at("birds", 1.0), _on("birds", .7), _on("wind", .4, -20, -8), _at("insects", .3, .3)), noise=(-25, -8)),
-    "farm": Soundscape((_at("animals", .6), _at("birds", .4, .6), _at("work", .2, .3)), noise=(-25, -8)),
-    "night": Soundscape((_on("insects"), _at("animals", .1, .4), _on("wind", .3, -20, -8), _at("birds", .1, .3)), noise=(-25, -8)),
-    "fireside": Soundscape((_on("fire"), _at("human", .1, .2), _talk(2, .2, -15, -5)), **_INSIDE, noise=(-30, -15)),
-    "cafe": Soundscape((_talk(12), _at("doors", .3, .5), _at("blow", .8, .8, -25, -10), _on("music", .5, -20, -8), _at("human", .1, .4)), **_INSIDE),
-    "party": Soundscape((_on("music"), _talk(12), _at("human", .3, .6)), **_INSIDE, noise=(-30, -15)),
-    "market": Soundscape((_talk(14), _on("crowd", .7), _at("animals", .1, .3), _at("work", .2, .3), _at("bells", .1, .2))),
-    "stadium": Soundscape((_on("crowd"), _talk(16, .7), _at("bells", .1, .3)), room=(0.5, 1.5), wet=(0.2, 0.5)),
-    "office": Soundscape((_at("keyboard", 5.0), _at("interface", .1, .4), _talk(2, .3, -20, -8), _at("bells", .05, .3)), **_INSIDE, noise=(-15, 0)),
-    "library": Soundscape((_walk(1.6, .4), _at("doors", .1, .4), _at("human", .05, .4), _at("keyboard", 2.0, .3)), **_HALL, noise=(-12, 0)),
-    "home": Soundscape((_at("doors", .15, .5), _at("bells", .1, .3), _on("music", .3, -15, -3), _talk(2, .4), _at("work", .1, .3), _at("water", .2, .4)), **_INSIDE, noise=(-18, -3)),
-    "workshop": Soundscape((_on("work"), _at("blow", 1.0), _at("work", .5)), **_INSIDE),
-    "construction": Soundscape((_on("work", .8), _at("blow", 1.0, .8), _on("vehicle", .7, -12, 0), _at("explosion", .1, .3)), noise=(-25, -8)),
-    "station": Soundscape((_on("train", .5), _talk(10, .9, -12, 0), _at("bells", .1, .4), _call(.6), _walk(1.8, .7)), **_HALL, noise=(-20, -6)),
-    "train": Soundscape((_on("train", .8), _at("blow", 1.5, .5, -20, -8), _talk(3, .5, -20, -8), _hum()), **_CAR, noise=(-20, -5)),
-    "car": Soundscape((_on("vehicle", .8), _hum(), _on("music", .3, -15, -5), _talk(2, .3, -15, -5)), **_CAR, noise=(-20, -6)),
-    "cabin": Soundscape((_on("aircraft", .7), _hum(), _talk(4, .4, -20, -8), _call(.15)), **_CAR, noise=(-15, -3)),
-    "airfield": Soundscape((_on("aircraft"), _at("aircraft", .2, .5), _on("wind", .5, -20, -8))),
-    "busy street": Soundscape((_on("vehicle"), _at("vehicle", .5), _hum(.8, -10, 0), _talk(5, .4, -20, -8), _walk(1.8, .3), _at("bells", .05, .2)), noise=(-20, -6)),
-    "walking street": Soundscape((_walk(1.8), _walk(2.0, .6), _talk(8), _at("birds", .1, .3), _on("music", .2, -20, -8), _at("vehicle", .05, .4)), noise=(-20, -6)),
-    "park": Soundscape((_at("birds", .5), _talk(4, .6, -18, -6), _on("wind", .4, -20, -8), _at("human", .1, .4), _at("animals", .1, .5), _walk(1.8, .3), _hum(.4, -15, -5)), noise=(-20, -5)),
-    "hall": Soundscape((_talk(16, .9), _call(.6), _walk(1.9, .8), _on("music", .4, -20, -8)), **_HALL, noise=(-22, -8)),
-    "church": Soundscape((_on("music", .5), _talk(2, .7), _at("bells", .2, .5), _walk(1.5, .3)), room=(1.5, 3.0), wet=(0.6, 0.9), noise=(-22, -8)),
-    "games": Soundscape((_at("interface", 2.0), _at("gun", .5, .6), _at("explosion", .3, .6), _on("music", .7)), **_INSIDE, noise=(-28, -12)),
-    "battle": Soundscape((_at("gun", 1.5), _at("blow", 1.5), _at("human", .5), _at("explosion", .4)), noise=(-28, -12)),
-    "concert": Soundscape((_on("music"), _at("instrument", 1.0, .5)), **_HALL, noise=(-30, -15)),
-    "lesson": Soundscape((_at("instrument", 1.5),), **_INSIDE, noise=(-28, -10)),
-    "talk": Soundscape((_talk(1), _at("doors", .05, .2)), **_INSIDE, noise=(-25, -8)),
-    "waterfront works": Soundscape((_on("water", .8), _at("bells", .1, .3), _on("vehicle", .6), _at("work", .3, .5), _at("birds", .2, .4)), noise=(-22, -8)),
-}
+SOUNDSCAPES = dict(
+    rain=_of(_on("rain"), _on("thunder", .3), _at("vehicle", .1, .3), _at("footsteps", .5, .2), noise=(-30, -12)),
+    thunderstorm=_of(_on("rain"), _at("thunder", .25), _on("wind", .6), noise=(-30, -15)),
+    wind=_of(_on("wind"), _at("birds", .1, .3), noise=(-30, -12)),
+    beach=_of(_on("water"), _at("birds", .2, .5), _on("wind", .4), _talk(3, .2, -20, -10), noise=(-30, -15)),
+    river_stream=_of(_on("water"), _at("birds", .3, .6), noise=(-30, -15)),
+    forest_birds=_of(_at("birds", 1.0), _on("birds", .7), _on("wind", .4, -20, -8), _at("insects", .3, .3), noise=(-25, -8)),
+    farm=_of(_at("animals", .6), _at("birds", .4, .6), _at("work", .2, .3), noise=(-25, -8)),
+    night_crickets=_of(_on("insects"), _at("animals", .1, .4), _on("wind", .3, -20, -8), _at("birds", .1, .3), noise=(-25, -8)),
+    park=_of(_at("birds", .5), _talk(4, .6, -18, -6), _on("wind", .4, -20, -8), _at("human", .1, .4), _at("animals", .1, .5), _walk(1.8, .3),
+             _hum(.4, -15, -5), noise=(-20, -5)),
+    fireplace=_of(_on("fire"), _at("human", .1, .2), _talk(2, .2, -15, -5), noise=(-30, -15), **_INSIDE),
+    home=_of(_at("doors", .15, .5), _at("bells", .1, .3), _on("music", .3, -15, -3), _talk(2, .4), _at("work", .1, .3), _at("water", .2, .4),
+             noise=(-18, -3), **_INSIDE),
+    office=_of(_at("keyboard", 5.0), _at("interface", .1, .4), _talk(2, .3, -20, -8), _at("bells", .05, .3), noise=(-15, 0), **_INSIDE),
+    library=_of(_walk(1.6, .4), _at("doors", .1, .4), _at("human", .05, .4), _at("keyboard", 2.0, .3), noise=(-12, 0), **_HALL),
+    classroom=_of(_talk(1), _at("doors", .05, .2), _at("human", .1, .3), _walk(1.5, .2), **_INSIDE),
+    playground=_of(_at("human", 1.0), _talk(10), _at("animals", .1, .2), _at("birds", .2, .4), _at("blow", .3, .4)),
+    cafe_restaurant=_of(_talk(12), _at("doors", .3, .5), _at("blow", .8, .8, -25, -10), _on("music", .5, -20, -8), _at("human", .1, .4),
+                        **_INSIDE),
+    bar=_of(_on("music"), _talk(12), _at("human", .3, .6), _at("blow", .5, .4, -20, -8), noise=(-30, -15), **_INSIDE),
+    market=_of(_talk(14), _on("crowd", .7), _at("animals", .1, .3), _at("work", .2, .3), _at("bells", .1, .2)),
+    shopping_mall=_of(_talk(16, .9), _on("music", .6, -20, -5), _walk(1.9, .8), _call(.3), _at("interface", .3, .4, -20, -8), noise=(-22, -8),
+                      **_HALL),
+    museum=_of(_walk(1.3), _talk(4, .6, -15, -3), _at("doors", .05, .3), noise=(-20, -3), **_HALL),
+    church_temple=_of(_on("music", .5), _talk(2, .7), _at("bells", .2, .5), _walk(1.5, .3), noise=(-22, -8), **_CHURCH),
+    crowd=_of(_on("crowd"), _talk(16, .7), _at("bells", .1, .3), **_ARENA),
+    concert=_of(_on("music"), _at("instrument", 1.0, .5), noise=(-30, -15), **_HALL),
+    music_lesson=_of(_at("instrument", 1.5), _talk(1, .2, -15, -5), noise=(-28, -10), **_INSIDE),
+    street_traffic=_of(_on("vehicle"), _at("vehicle", .5), _hum(.8, -10, 0), _talk(5, .4, -20, -8), _walk(1.8, .3), _at("bells", .05, .2),
+                       noise=(-20, -6)),
+    street_pedestrian=_of(_walk(1.8), _walk(2.0, .6), _talk(8), _at("birds", .1, .3), _on("music", .2, -20, -8), _at("vehicle", .05, .4),
+                          noise=(-20, -6)),
+    public_square=_of(_talk(8), _walk(1.8, .6), _at("birds", .3, .5), _at("bells", .1, .4), _on("water", .3, -20, -5), _hum(.5, -12, -4),
+                      _at("vehicle", .1, .5), noise=(-20, -6)),
+    construction=_of(_on("work"), _at("blow", 1.0, .8), _on("vehicle", .7, -12, 0), _at("explosion", .1, .3), noise=(-25, -8)),
+    workshop=_of(_on("work"), _at("blow", 1.0), _at("work", .5), **_INSIDE),
+    harbour=_of(_on("water"), _at("bells", .1, .3), _on("vehicle", .6), _at("work", .3, .5), _at("birds", .2, .4), noise=(-22, -8)),
+    bus=_of(_on("vehicle"), _hum(), _talk(5, .6, -20, -5), _at("bells", .1, .4), _at("doors", .1, .3), noise=(-20, -5), **_CAR),
+    car=_of(_on("vehicle", .8), _hum(), _on("music", .3, -15, -5), _talk(2, .3, -15, -5), noise=(-20, -6), **_CAR),
+    tram=_of(_on("train"), _on("vehicle", .4), _hum(.8), _talk(5, .6, -20, -6), _at("bells", .15, .6), noise=(-20, -5), **_CAR),
+    train=_of(_on("train"), _at("blow", 1.5, .5, -20, -8), _talk(3, .5, -20, -8), _hum(), noise=(-20, -5), **_CAR),
+    metro=_of(_on("train"), _hum(1, -3, 3), _call(.5), _talk(5, .4, -20, -6), _at("doors", .1, .4), noise=(-15, -3), **_CAR),
+    metro_station=_of(_on("train", .7), _talk(8, .8, -15, 0), _walk(1.8, .8), _call(.4), _hum(.7, -12, -2), noise=(-18, -5), **_HALL),
+    train_station=_of(_talk(10, .9, -12, 0), _on("train", .5), _at("bells", .1, .4), _call(.6), _walk(1.8, .7), noise=(-20, -6), **_HALL),
+    airport=_of(_talk(14), _call(.8), _walk(1.7, .8), _at("interface", .1, .3, -20, -8), _on("aircraft", .4, -25, -10), _hum(.6, -15, -5),
+                noise=(-20, -6), **_HALL),
+    airplane_cabin=_of(_on("aircraft"), _hum(), _talk(4, .4, -20, -8), _call(.15), noise=(-15, -3), **_CAR),
+    airfield=_of(_on("aircraft"), _at("aircraft", .2, .5), _on("wind", .5, -20, -8)),
+    arcade=_of(_at("interface", 2.0), _at("gun", .5, .6), _at("explosion", .3, .6), _on("music", .7), noise=(-28, -12), **_INSIDE),
+    battle=_of(_at("gun", 1.5), _at("blow", 1.5), _at("human", .5), _at("explosion", .4), noise=(-28, -12)),
+)
 
 # %% ../nbs/A2c_soundscapes.ipynb #b604c2f2
 def _make_layer(layer, shelf, n, dice):
@@ -215,6 +233,12 @@ def _make_layer(layer, shelf, n, dice):
     slow = 1 + 0.5 * np.sin(2 * np.pi * (dice.uniform(0.05, 0.3) * np.arange(n) / SAMPLE_RATE + dice.random()))
     return coloured_noise(n, dice.uniform(3, 5), dice) * slow
 
+def _from_afar(wave, dice):
+    "Half of all sounds are not near: what is far away has lost its treble."
+    if dice.random() < 0.5: return wave
+    hz = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
+    return np.fft.irfft(np.fft.rfft(wave) / np.sqrt(1 + (hz / np.exp(dice.uniform(np.log(700), np.log(8000)))) ** 2), len(wave))
+
 def compose(
     recipe: Soundscape,
     shelf: Shelf,
@@ -226,7 +250,7 @@ def compose(
     if not any(l.family for l in heard): raise SceneError("the shelf has nothing that this soundscape is made of; it has " + ", ".join(shelf.families))
     out = np.zeros(n, np.float32)
     for layer in [l for l in heard if dice.random() < l.chance] or heard[:1]:
-        out += _level(_make_layer(layer, shelf, n, dice), 10 ** (dice.uniform(*layer.level) / 20))
+        out += _level(_from_afar(_make_layer(layer, shelf, n, dice), dice), 10 ** (dice.uniform(*layer.level) / 20))
     out = in_room(out, room_response(dice.uniform(*recipe.room), dice), dice.uniform(*recipe.wet))
     out += 10 ** (dice.uniform(*recipe.noise) / 20) * coloured_noise(n, dice.uniform(0.5, 2.2), dice)
     return recorded(out, dice).astype(np.float32)
