@@ -132,6 +132,12 @@ def _distill(a):
     distill(load_scenes(a.data, root=a.root, split=a.split), teacher, config, a.out)
     print(f"student saved in {Path(a.out) / 'student'}")
 
+def _pretrain(a):
+    from contrastasc.recipe import MODELS, make_models
+    from contrastasc.sounds import fetch_sounds
+    if a.fetch: fetch_sounds(a.sounds)
+    print(f"models saved in {make_models(a.sounds, a.out, a.recordings, a.scale, a.seed, a.models or MODELS)}")
+
 def _evaluate(a):
     from contrastasc.course import evaluate_model
     print(evaluate_model(a.model, a.data, root=a.root, ks=a.k, repeats=a.repeats))
@@ -148,7 +154,7 @@ def _command(sub, name, run, about, data=True, training=False):
         c.add_argument("--data", required=True, help=kinds)
         c.add_argument("--root", help="where a real scene set lies")
     if training:
-        c.add_argument("--split", default=None, help="rows to train on; default: all")
+        if data: c.add_argument("--split", default=None, help="rows to train on; default: all")
         c.add_argument("--scale", **_SCALE)
         c.add_argument("--seed", type=int, default=0)
         c.add_argument("--out", required=True, help="run folder; called again with it, a stopped run goes on")
@@ -169,8 +175,13 @@ def _whole_course(sub):
 
 # %% ../nbs/A4_cli.ipynb #726e03f3
 def _steps(sub):
-    "pack, finetune, distill and evaluate: one step on one data set."
+    "pack, pretrain, finetune, distill and evaluate: one step on one data set."
     _command(sub, "pack", _pack, "read a scene set once and keep it as one memory-mapped file")
+    c = _command(sub, "pretrain", _pretrain, "make the weights that ship, from sounds", data=False, training=True)
+    c.add_argument("--sounds", required=True, help="folder of sounds by family")
+    c.add_argument("--fetch", action="store_true", help="get the sounds first: Debian packages, with apt")
+    c.add_argument("--recordings", help="folder of real scenes to learn from and be judged on")
+    c.add_argument("--models", nargs="+", help="which to make; default: all")
     c = _command(sub, "finetune", _finetune, "stage 1: fine-tune a teacher", training=True)
     c.add_argument("--loss", choices=("contrastive", "ce"), default="contrastive")
     c.add_argument("--beats", help="official BEATs checkpoint; default: a small encoder from scratch")

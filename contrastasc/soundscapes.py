@@ -49,8 +49,9 @@ class Shelf:
         start, windows = self._spans[family][dice.choice(len(self._spans[family]), p=self._chances[family])]
         n = min(windows, int(np.ceil(most)))
         at = start + dice.integers(windows - n + 1)
-        wave = np.trim_zeros(self.scenes.batch(np.arange(at, at + n))["wave"].flatten().numpy(), "b")[:int(most * SAMPLE_RATE)]
-        return _level(_faster(wave, 2 ** dice.uniform(-speed, speed)))
+        wave = self.scenes.batch(np.arange(at, at + n))["wave"].flatten().numpy()[:int(most * SAMPLE_RATE)]
+        heard = np.trim_zeros(wave, "b")
+        return _level(_faster(heard if len(heard) > 100 else wave, 2 ** dice.uniform(-speed, speed)))
 
 def _faster(wave, factor):
     "The same sound in less time, and higher."

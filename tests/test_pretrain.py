@@ -32,11 +32,15 @@ def test_patches_are_counted_as_beats_counts(frames, patches):
     assert torch.allclose(patchify(x) @ weight.T, model.patch_embedding(x[:, None]).flatten(2).mT, atol=1e-4)
 
 
-def test_tokens_are_the_nearest_points(fbank):
-    t = RandomTokenizer(codes=32, dim=16, seed=3)
-    z = torch.nn.functional.layer_norm(patchify(fbank) @ t.directions.T, (16,))
+def test_tokens_are_the_nearest_arrows(fbank):
+    t = RandomTokenizer(codes=32, dim=8, seed=3)
+    z = torch.nn.functional.normalize(patchify(fbank - fbank.mean((1, 2), keepdim=True)) @ t.directions.T, dim=-1)
     assert torch.equal(t(fbank), torch.cdist(z.flatten(0, 1).double(), t.points.double()).argmin(1).view(4, 48))
-    assert not torch.equal(t(fbank), RandomTokenizer(codes=32, dim=16, seed=4)(fbank))
+    assert not torch.equal(t(fbank), RandomTokenizer(codes=32, dim=8, seed=4)(fbank))
+
+
+def test_tokens_do_not_depend_on_the_level(fbank):
+    assert (RandomTokenizer()(fbank) == RandomTokenizer()(fbank + 1.5)).float().mean() > 0.99
 
 
 def test_tokens_do_not_touch_the_dice(fbank):

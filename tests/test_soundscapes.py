@@ -34,6 +34,11 @@ def test_a_shelf_hands_out_its_family(shelf):
     assert min(len(shelf.pick("speech", d, speed=0.0)) for _ in range(20)) < 3300  # silence behind a short one is no part of it
 
 
+def test_a_silent_recording_stays_silent():
+    shelf = Shelf(SceneSet.from_arrays([np.zeros(16000, np.float32)], ["rain"]))
+    assert len(quiet := shelf.pick("rain", dice())) > 10000 and not quiet.any()
+
+
 def test_a_shelf_does_not_prefer_whoever_gave_most():
     waves, groups = [np.full(800, v, np.float32) for v in [0.5] * 100 + [0.25]], ["many"] * 100 + ["one"]
     waves = [w * np.sign(np.sin(np.arange(800))) for w in waves]

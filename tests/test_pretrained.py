@@ -1,0 +1,77 @@
+"Boxes of models: what goes in comes out, and nothing else."
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from contrastasc.beats import BEATs, BEATsConfig, save_beats
+from contrastasc.cpmobile import CPMobile, Student
+from contrastasc.distill import save_student
+from contrastasc.finetune import Teacher
+from contrastasc.frontend import LogMel
+from contrastasc.pretrained import halve, load_pretrained, model_card, pack_model, pretrained_models
+from contrastasc.softsupcon import CosineHead, ProjectionHead
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory):
+    "One model of each kind."
+    place = tmp_path_factory.mktemp("box")
+    torch.manual_seed(0)
+    small = BEATsConfig.from_dict(dict(encoder_layers=1, encoder_embed_dim=48, encoder_ffn_embed_dim=96, encoder_attention_heads=4, embed_dim=32,
+                                       input_patch_size=16, conv_pos=16, conv_pos_groups=4))
+    encoder = BEATs(small)
+    save_beats(encoder, place / "encoder.safetensors")
+    Teacher(encoder, CosineHead(48, 3), ProjectionHead(48), ["a", "b", "c"]).save(place / "teacher")
+    student = Student(LogMel(), CPMobile("cpm6k", 3)); student.classes = ["a", "b", "c"]
+    save_student(student, place / "student")
+    for source, name in (("encoder.safetensors", "ssl"), ("teacher", "big"), ("student", "little")):
+        pack_model(place / source, name, f"# {name}\n\nA test.", place / "models")
+    return place / "models"
+
+
+def test_each_kind_comes_back(box):
+    wave = 0.1 * torch.randn(2, 16000)
+    loaded = {name: load_pretrained(name, box) for name in ("ssl", "big", "little")}
+    assert [type(m).__name__ for m in loaded.values()] == ["BEATs", "Teacher", "Student"]
+    with torch.inference_mode(): widths = [m.embed(wave).shape[1] for m in loaded.values()]
+    assert widths == [48, 48, CPMobile("cpm6k").embed_dim] and not any(m.training for m in loaded.values())
+    assert loaded["ssl"].name == "ssl" and loaded["big"].encoder.name == "big" and loaded["little"].classes == ["a", "b", "c"]
+    assert all(p.dtype == torch.float32 for m in loaded.values() for p in m.parameters())
+
+
+def test_the_list_of_a_box(box):
+    table = pretrained_models(box)
+    assert list(table.name) == ["ssl", "big", "little"] and list(table.kind) == ["beats", "teacher", "student"]
+    assert table.bytes[0] < 4 * table.numbers[0] and model_card("big", box) == "# big\n\nA test."
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "about.json", "card.md"])
+def test_one_changed_bit_is_seen(box, tmp_path, name):
+    import shutil
+    copy = shutil.copytree(box, tmp_path / "models")
+    file = copy / "little" / name
+    data = bytearray(file.read_bytes()); data[len(data) // 2] ^= 1; file.write_bytes(data)
+    with pytest.raises(ValueError, match="little is not what was packed"): load_pretrained("little", copy)
+    load_pretrained("ssl", copy)
+    file.unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"): load_pretrained("little", copy)
+
+
+def test_names_that_are_not_there(box, tmp_path):
+    with pytest.raises(ValueError, match="no model 'cpm7k'; there are ssl, big, little"): load_pretrained("cpm7k", box)
+    with pytest.raises(ValueError, match="there are none"): load_pretrained("x", tmp_path)
+
+
+def test_packing_again_replaces(box, tmp_path):
+    import shutil
+    copy = shutil.copytree(box, tmp_path / "models")
+    pack_model(box / "little", "big", "# another", copy)  # what is packed can be packed again
+    assert json.loads((copy / "models.json").read_text())["big"]["kind"] == "student" and model_card("big", copy) == "# another"
+
+
+def test_what_16_bits_cannot_hold():
+    assert halve({"v": torch.tensor([1e6])})["v"].dtype == torch.float32
+    for bad in (1e5, np.nan):
+        with pytest.raises(ValueError, match="m holds numbers"): halve({"m": torch.full((1, 1), bad)})

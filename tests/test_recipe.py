@@ -1,0 +1,78 @@
+"The recipe: joined sets, what may be learnt from, stages and what they leave."
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from contrastasc.pretrained import load_pretrained, model_card
+from contrastasc.recipe import CLEAR, MODELS, Joined, Recipe, cook, judge, licensed, make_models, write_card
+from contrastasc.scenes import SceneError, SceneSet
+
+
+def tones(names, seconds=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return SceneSet.from_arrays([(0.1 * rng.standard_normal(16000 * seconds)).astype(np.float32) for _ in names], list(names))
+
+
+def test_joined_sets():
+    a, b = tones(["x", "y", "x"]), tones(["z", "x"], seed=1)
+    both = Joined([a, b, a])
+    assert len(both) == 8 and both.classes == ["x", "y", "z"] and both.labels.tolist() == [0, 1, 0, 2, 0, 0, 1, 0]
+    batch = both.batch([7, 0, 3, 4])
+    for wave, (part, i) in zip(batch["wave"], ((a, 2), (a, 0), (b, 0), (b, 1))): assert torch.equal(wave, part[i][0])
+    assert batch["label"].tolist() == [0, 0, 2, 0] and batch["index"].tolist() == [7, 0, 3, 4]
+    assert both.fingerprint != Joined([b, a, a]).fingerprint
+    with pytest.raises(SceneError, match="more than a second"): Joined([a, tones(["x"], 2)])
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    "Twelve recordings of three seconds: two classes, both splits, one origin that is not clear."
+    folder, rows = tmp_path / "real", []
+    (folder / "audio").mkdir(parents=True)
+    for i in range(12):
+        name = f"{i}.flac"
+        soundfile.write(folder / "audio" / name, 0.1 * np.random.default_rng(i).standard_normal(48000), 16000)
+        rows.append(dict(filename=name, **{"class": "ab"[i % 2]}, split="pool" if i < 6 else "test", split_group=f"g{i}",
+                         source_repo=CLEAR[i % 2] if i else "somebody/else", licence_note="CC0"))
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder
+
+
+def test_only_what_may_be_learnt_from(recordings):
+    heard = licensed(recordings)
+    assert set(heard.frame.split) == {"pool"} and set(heard.frame.source_repo) <= set(CLEAR) and heard.frame.recording.nunique() == 5
+    with pytest.raises(SceneError): licensed(recordings, sources=["nobody/here"])
+    table = pd.read_csv(recordings / "manifest.csv").drop(columns="source_repo")
+    table.to_csv(recordings / "manifest.csv", index=False)
+    with pytest.raises(SceneError, match="no column source_repo"): licensed(recordings)
+
+
+def test_a_model_that_is_not_in_the_recipe(tmp_path):
+    with pytest.raises(ValueError, match="no model 'cpm7k'"): cook(tones(["a", "b"]), tmp_path, models=["cpm7k"])
+
+
+def test_from_sounds_to_models(tmp_path, recordings):
+    "The whole path at scale tiny: compose, three stages, judge, card, box; again without training."
+    sounds = tmp_path / "sounds"
+    for n, family in enumerate(["birds", "speech", "vehicle", "music"] * 2):
+        (sounds / family).mkdir(parents=True, exist_ok=True)
+        soundfile.write(sounds / family / f"{n}.flac", 0.1 * np.random.default_rng(n).standard_normal(32000), 16000)
+    args = (sounds, tmp_path / "out", recordings, "tiny", 1, ("nano-ssl", "nano", "cpm6k"))
+    box = make_models(*args, progress=False)
+    wave = 0.1 * torch.randn(2, 16000)
+    with torch.inference_mode(): first = {n: load_pretrained(n, box).embed(wave) for n in ("nano-ssl", "nano", "cpm6k")}
+    assert not torch.allclose(first["nano-ssl"], first["nano"], atol=1e-3)
+    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert set(results.row) == {"mean log-mel", "random nano", "random cpm126k", "nano-ssl", "nano", "cpm6k"}
+    assert set(results.k) == {5}  # a class has nine seconds to give, too few for 20 shots
+    assert CLEAR[0] in model_card("cpm6k", box) and CLEAR[0] not in model_card("nano-ssl", box)  # pre-training never hears them
+    assert "seed 1" in model_card("nano", box)
+    make_models(*args, progress=False)
+    with torch.inference_mode(): assert all(torch.equal(load_pretrained(n, box).embed(wave), x) for n, x in first.items())
+
+
+def test_scales_and_seeds():
+    assert Recipe.at("paper", 5).round.seed == 5 and len(MODELS) == 7
+    with pytest.raises(ValueError): Recipe.at("huge")
