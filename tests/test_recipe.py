@@ -6,8 +6,9 @@ import soundfile
 import torch
 
 from contrastasc.pretrained import load_pretrained, model_card
-from contrastasc.recipe import CLEAR, MODELS, Joined, Recipe, cook, judge, licensed, make_models, write_card
+from contrastasc.recipe import CLEAR, MODELS, Recipe, cook, judge, licensed, make_models, write_card
 from contrastasc.scenes import SceneError, SceneSet
+from contrastasc.soundscapes import Joined
 
 
 def tones(names, seconds=1, seed=0):
