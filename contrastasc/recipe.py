@@ -41,7 +41,7 @@ def licensed(
 
 # %% ../nbs/A2d_recipe.ipynb #aa7418b8
 _SIZES = dict(  # soundscapes of a kind; epochs of a round, the tokenizer, the projection, the teacher, a student; clips a step
-    paper=(500, 6, 1, 1, 4, 5, 128), **{"class": (80, 6, 1, 1, 4, 5, 64)}, tiny=(2, 1, 1, 1, 1, 1, 32))
+    paper=(500, 6, 1, 1, 4, 5, 128), **{"class": (80, 6, 1, 1, 4, 4, 64)}, tiny=(2, 1, 1, 1, 1, 1, 32))
 
 @dataclass(frozen=True)
 class Recipe:
@@ -53,15 +53,16 @@ class Recipe:
     projection: TrainConfig  # of the teacher, before the encoder moves
     teacher: TrainConfig
     student: TrainConfig  # with the learning rate of the variant, halved
+    alpha: float = 0.5  # share of the labels in equation (4); the paper's teacher deserves more trust, and has 0.02
     seed: int = 0
 
     @classmethod
-    def at(cls, scale: str | None = None, seed: int = 0) -> "Recipe":
-        "The recipe of a scale: \"paper\" is what ships, at most two hours a stage on two cores."
+    def at(cls, scale: str | None = None, seed: int = 0, precision: str = "float32") -> "Recipe":
+        "The recipe of a scale: \"paper\" is what ships, at most two hours a stage on two cores. Precision: of the transformers."
         count, ssl, words, projection, teacher, student, batch = _SIZES[resolve_scale(scale)]
-        def train(epochs, lr, decay, warmup=0.5): return TrainConfig(epochs, batch, lr, decay, warmup, seed=seed)
+        def train(epochs, lr, decay, precision=precision): return TrainConfig(epochs, batch, lr, decay, 0.5, seed=seed, precision=precision)
         return cls(count, 10, train(ssl, 1e-3, 0.01), train(words, 5e-4, 0.01), train(projection, 1e-3, 1e-4), train(teacher, 5e-4, 0.01),
-                   train(student, 0.01, 1e-3), seed)
+                   train(student, 0.01, 1e-3, "float32"), seed=seed)
 
 # %% ../nbs/A2d_recipe.ipynb #11c21825
 def _guessing(scenes, recipe, out, progress):
@@ -79,7 +80,7 @@ def _teaching(scenes, encoder, recipe, out, progress):
 
 def _learning(scenes, teacher, variant, recipe, out, progress):
     "A student of a teacher."
-    config = DistillConfig(variant=variant, train=replace(recipe.student, lr=LEARNING_RATES[variant] / 2), seed=recipe.seed)
+    config = DistillConfig(variant=variant, alpha=recipe.alpha, train=replace(recipe.student, lr=LEARNING_RATES[variant] / 2), seed=recipe.seed)
     outputs = teacher_outputs(teacher, scenes, out, progress)
     return distill(scenes, teacher, config, out / f"5-{variant}", outputs, progress)
 
@@ -187,10 +188,11 @@ def make_models(
     scale: str | None = None,
     seed: int = 0,
     models=MODELS,
+    precision: str = "float32",  # "bfloat16" is faster where the processor has it
     progress: bool = True,
 ) -> Path:  # the box of models
     "Compose, train, judge, write cards and pack. Called again with the same folders, a stopped run goes on."
-    recipe, out = Recipe.at(scale, seed), Path(out)
+    recipe, out = Recipe.at(scale, seed, precision), Path(out)
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
     composed = soundscapes(shelf, recipe.count, seconds=5, recipes=possible(shelf))
     heard = None if recordings is None else licensed(recordings)
@@ -199,7 +201,8 @@ def make_models(
         table = judge(made, load_scenes(recordings), heard.classes, progress=progress)
         atomic_write(out / "results.csv", table.to_csv(index=False).encode())
         results = {name: kshot_text(table[table.row.isin((name, MeanLogMel.name, "random nano", "random cpm126k"))]) for name in made}
-    command = f"contrastasc pretrain --sounds sounds --out weights{' --recordings recordings' if recordings else ''} --seed {seed} --scale {resolve_scale(scale)}"
+    command = (f"contrastasc pretrain --sounds sounds --fetch --out weights{' --recordings recordings' if recordings else ''} "
+               f"--seed {seed} --scale {resolve_scale(scale)} --precision {precision}")
     for name, model in made.items():
         card = write_card(name, model, recipe, command, shelf.scenes, heard, results.get(name, "Not measured."))
         pack_model(out / _LEFT.get(name, f"5-{name}/student"), name, card, out / "models")

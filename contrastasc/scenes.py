@@ -75,12 +75,14 @@ SAMPLE_RATE = 16000
 def _encode(
     waves: list,  # waveforms, each at most `seconds` long
     seconds: int,  # windows of one second per clip
+    names=("a clip",),  # of the waveforms, for the error
 ) -> tuple[np.ndarray, np.ndarray]:  # int16 [N, seconds, 16000] and float32 [N, seconds]: sound = integers * scale
     "Sound as integers, each second scaled by its peak."
     sound = np.zeros((len(waves), seconds * SAMPLE_RATE), np.float32)
     for row, wave in zip(sound, waves): row[: len(wave)] = np.asarray(wave)[: len(row)]
     sound = sound.reshape(len(waves), seconds, SAMPLE_RATE)
     scale = np.abs(sound).max(-1) / np.float32(32767)
+    if not np.isfinite(scale).all(): raise SceneError(f"{names[int((~np.isfinite(scale)).any(1).argmax())]} holds NaN or infinite samples; mend it or leave it out")
     scale[scale < 1e-30] = 1
     return np.rint(sound / scale[..., None]).astype(np.int16), scale
 
@@ -140,7 +142,7 @@ def _digest(*parts) -> str:
 
 def _work(frame, opener, todo, seconds):
     "Encoded chunks (start, sound, scale) as they get ready, in order, from one thread per core."
-    def encode(start, stop): return start, *_encode(list(opener.read(frame.iloc[start:stop])), seconds)
+    def encode(start, stop): return start, *_encode(list(opener.read(part := frame.iloc[start:stop])), seconds, part.path.tolist())
     workers, waiting, todo = os.cpu_count() or 1, deque(), deque(todo)
     with ThreadPoolExecutor(workers) as pool:
         try:

@@ -6,7 +6,7 @@
 __all__ = ['FAMILIES', 'PLACES', 'sound_packages', 'family', 'unpack_sounds', 'fetch_sounds']
 
 # %% ../nbs/A2b_sounds.ipynb #c9c643c9
-import io, os, re, shutil, subprocess, tarfile, zipfile
+import os, re, shutil, subprocess, tarfile, tempfile, zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from importlib.resources import files
@@ -95,10 +95,12 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
     for member in tar:
         suffix = Path(member.name).suffix.lower()
         if not member.isfile() or suffix not in (*AUDIO_SUFFIXES, ".zip", ".pk3") : continue
-        name, data = member.name.removeprefix("./"), tar.extractfile(member).read()
-        if suffix in AUDIO_SUFFIXES: yield name, data
-        elif zipfile.is_zipfile(io.BytesIO(data)):
-            with zipfile.ZipFile(io.BytesIO(data)) as inner:
+        name, data = member.name.removeprefix("./"), tar.extractfile(member)
+        if suffix in AUDIO_SUFFIXES: yield name, data.read(); continue
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(data, copy)
+            if not zipfile.is_zipfile(copy): continue
+            with zipfile.ZipFile(copy) as inner:
                 for n in inner.namelist():
                     if Path(n).suffix.lower() in AUDIO_SUFFIXES: yield f"{name}/{n}", inner.read(n)
 

@@ -44,7 +44,7 @@ def made_sounds(
     "Sounds by family that nobody had to record."
     rows = [(family, f"{layer}-{i}", layer, i) for family, layers in MADE.items() for layer in layers.split() for i in range(count)]
     frame = _in_seconds(pd.DataFrame(rows, columns=["scene", "recording", "group", "seed"]), 10)
-    return SceneSet.from_opener(frame, Opener(f"made sounds 1 {rows}", tuple(MADE), partial(_each_once, make=_make_layer_sound), probes=2),
+    return SceneSet.from_opener(frame, Opener(f"made sounds 2 {rows}", tuple(MADE), partial(_each_once, make=_make_layer_sound), probes=2),
                                 "made sounds")
 
 # %% ../nbs/A2c_soundscapes.ipynb #b24cdaef
@@ -336,6 +336,6 @@ def soundscapes(
     frame = pd.DataFrame([(name, f"{name}-{seed}-{i:05d}") for i in range(count) for name in recipes], columns=["scene", "recording"])
     frame["dice"] = [int(hashlib.sha256(r.encode()).hexdigest()[:12], 16) for r in frame.recording]
     frame = _in_seconds(frame.assign(group=frame.recording), seconds)
-    key = f"soundscapes 2 {shelf.scenes.fingerprint} {seconds} {recipes} {hashlib.sha256(frame.to_csv().encode()).hexdigest()}"
+    key = f"soundscapes 3 {shelf.scenes.fingerprint} {seconds} {recipes} {hashlib.sha256(frame.to_csv().encode()).hexdigest()}"
     read = partial(_each_once, make=partial(_compose_row, shelf=shelf, recipes=recipes, seconds=seconds))
     return SceneSet.from_opener(frame, Opener(key, tuple(recipes), read, probes=2), "soundscapes")

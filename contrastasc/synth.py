@@ -613,12 +613,12 @@ def render_layer(
     name: str,  # of `LAYERS`
     seed: int = 0,  # another seed: another engine, other birds, ...
 ) -> Tensor:  # float32 [160000], RMS 0.05
-    "Ten seconds of one thing alone, without a room."
+    "Ten seconds of one thing alone, without a room; silence where it happens not to sound."
     if name not in _LAYERS: raise ValueError(f"there is no layer {name!r}; there are {', '.join(LAYERS)}")
     mix, place, now = _Mix(("layer", seed, name), ("layer", seed, name, "now")), _dice("layer", seed, name), _dice("layer", seed, name, "now")
     _LAYERS[name](mix, place, now, -30)
     wave = mix.sound()
-    return torch.from_numpy((0.05 * wave / np.sqrt(np.mean(wave**2))).astype(np.float32))
+    return torch.from_numpy((wave * (0.05 / max(np.sqrt(np.mean(wave**2)), 1e-9))).astype(np.float32))
 
 # %% ../nbs/01_synth.ipynb #fc4faafd
 @lru_cache(32)

@@ -60,7 +60,7 @@ def test_from_sounds_to_models(tmp_path, recordings):
     for n, family in enumerate(["birds", "speech", "vehicle", "music"] * 2):
         (sounds / family).mkdir(parents=True, exist_ok=True)
         soundfile.write(sounds / family / f"{n}.flac", 0.1 * np.random.default_rng(n).standard_normal(32000), 16000)
-    args = (sounds, tmp_path / "out", recordings, "tiny", 1, ("nano-ssl", "nano", "cpm6k"))
+    args = (sounds, tmp_path / "out", recordings, "tiny", 1, ("nano-ssl", "nano", "cpm6k"), "bfloat16")
     box = make_models(*args, progress=False)
     wave = 0.1 * torch.randn(2, 16000)
     with torch.inference_mode(): first = {n: load_pretrained(n, box).embed(wave) for n in ("nano-ssl", "nano", "cpm6k")}

@@ -6,6 +6,7 @@ from contrastasc.scenes import SceneError, SceneSet
 from contrastasc.soundscapes import (SOUNDSCAPES, Layer, Shelf, Soundscape, coloured_noise, compose, events, in_room, possible,
                                      recorded, room_response, soundscapes, steps, texture, voices)
 from contrastasc.sounds import FAMILIES, PLACES
+from contrastasc.synth import render_layer
 
 
 def dice(seed=0): return np.random.default_rng(seed)
@@ -37,6 +38,12 @@ def test_a_shelf_hands_out_its_family(shelf):
 def test_a_silent_recording_stays_silent():
     shelf = Shelf(SceneSet.from_arrays([np.zeros(16000, np.float32)], ["rain"]))
     assert len(quiet := shelf.pick("rain", dice())) > 10000 and not quiet.any()
+
+
+def test_made_sounds_are_finite_even_where_nothing_sounds():
+    for name in ("horn", "gulls", "beep", "passby", "announce"):
+        assert all(np.isfinite(render_layer(name, seed).numpy()).all() for seed in range(20))
+    with pytest.raises(ValueError, match="no layer 'cow'"): render_layer("cow")
 
 
 def test_a_shelf_does_not_prefer_whoever_gave_most():
