@@ -64,8 +64,8 @@ def pack_model(
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in zip(_FILES, (safetensors.torch.save(halve(state), header), json.dumps(about, indent=1).encode(), card.encode())):
         atomic_write(folder / file, data)
-    size = sum(v.numel() for v in state.values() if v.is_floating_point())
-    facts = dict(kind=about["kind"], numbers=size, bytes=(folder / _FILES[0]).stat().st_size, sha256=_fingerprint(folder))
+    size = sum(v.numel() for k, v in state.items() if v.is_floating_point() and ".running_" not in k)
+    facts = dict(kind=about["kind"], parameters=size, bytes=(folder / _FILES[0]).stat().st_size, sha256=_fingerprint(folder))
     atomic_write(box / "models.json", json.dumps(_index(box) | {name: facts}, indent=1).encode())
     return folder
 
@@ -97,7 +97,7 @@ def load_pretrained(
     if facts["kind"] != "student": encoder.name = name
     return model.eval()
 
-def pretrained_models(folder: str | Path | None = None) -> pd.DataFrame:  # name, kind, numbers, bytes, sha256
+def pretrained_models(folder: str | Path | None = None) -> pd.DataFrame:  # name, kind, parameters, bytes, sha256
     "What a box holds."
     return pd.DataFrame([dict(name=name) | facts for name, facts in _index(_box(folder)).items()])
 

@@ -7,7 +7,7 @@ __all__ = ['CLEAR', 'MODELS', 'licensed', 'Recipe', 'cook', 'untrained', 'judge'
 
 # %% ../nbs/A2d_recipe.ipynb #d17333ce
 import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -130,6 +130,12 @@ def judge(
 _ABOUT = {"nano-ssl": "A small BEATs encoder, pre-trained without labels by guessing hidden patches.",
           "nano": "A small BEATs teacher, fine-tuned with the mixup-aware supervised contrastive loss."}
 
+def _in_words(value):
+    "A number, or a training configuration, for a table."
+    if not isinstance(value, TrainConfig): return value
+    return (f"{value.epochs} epochs, {value.batch_size} clips a step, learning rate {value.lr:g} ({value.schedule}), "
+            f"weight decay {value.weight_decay:g}, {value.precision}")
+
 def _sound_text(sounds, recordings):
     "Where the sound comes from: packages and their licences, and recordings."
     used = sorted(set(sounds.frame.package.dropna())) if sounds is not None and "package" in sounds.frame else []
@@ -154,7 +160,7 @@ def write_card(
     "The page that goes with a model."
     about = _ABOUT.get(name, f"The CP-Mobile student {name}, distilled from `nano` with contrastive representation distillation.")
     heard = None if name == "nano-ssl" else recordings
-    numbers = "\n".join(f"| {k} | {v} |" for k, v in asdict(recipe).items())
+    numbers = "\n".join(f"| {f.name} | {_in_words(getattr(recipe, f.name))} |" for f in fields(recipe))
     return f"""# {name}
 
 {about} {count_parameters(model):,} numbers; sound at 16 kHz, a second at a time.
@@ -184,7 +190,7 @@ _LEFT = {"nano-ssl": "3-pretrain/encoder.safetensors", "nano": "4-teacher/teache
 def make_models(
     sounds: str | Path,  # folder of sounds by family, as `fetch_sounds` leaves it
     out: str | Path,  # folder of all stages; the models are in out/models
-    recordings: str | Path | None = None,  # folder of real scenes with a manifest: split pool is learnt from, split test is judged on
+    recordings: str | Path | None = None,  # folder of real scenes: split pool is learnt from, split test judged on; None: a generated world judges
     scale: str | None = None,
     seed: int = 0,
     models=MODELS,
@@ -196,14 +202,16 @@ def make_models(
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
     composed = soundscapes(shelf, recipe.count, seconds=5, recipes=possible(shelf))
     heard = None if recordings is None else licensed(recordings)
-    made, results = cook(composed, out, heard, recipe, models, progress), {}
-    if recordings is not None:
-        table = judge(made, load_scenes(recordings), heard.classes, progress=progress)
-        atomic_write(out / "results.csv", table.to_csv(index=False).encode())
-        results = {name: kshot_text(table[table.row.isin((name, MeanLogMel.name, "random nano", "random cpm126k"))]) for name in made}
+    made = cook(composed, out, heard, recipe, models, progress)
+    target = load_scenes("synth-icme24", scale=scale) if recordings is None else load_scenes(recordings)
+    table = judge(made, target, heard.classes if heard else (), progress=progress)
+    (out / "models").mkdir(exist_ok=True)
+    atomic_write(out / "models" / "results.csv", table.assign(data=target.name).to_csv(index=False).encode())
+    others = (MeanLogMel.name, "random nano", "random cpm126k")
     command = (f"contrastasc pretrain --sounds sounds --fetch --out weights{' --recordings recordings' if recordings else ''} "
                f"--seed {seed} --scale {resolve_scale(scale)} --precision {precision}")
     for name, model in made.items():
-        card = write_card(name, model, recipe, command, shelf.scenes, heard, results.get(name, "Not measured."))
+        results = f"K-shot accuracy in % on {target.name}; differences are to the mean log-mel.\n\n{kshot_text(table[table.row.isin((name, *others))])}"
+        card = write_card(name, model, recipe, command, shelf.scenes, heard, results)
         pack_model(out / _LEFT.get(name, f"5-{name}/student"), name, card, out / "models")
     return out / "models"

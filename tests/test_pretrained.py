@@ -44,7 +44,7 @@ def test_each_kind_comes_back(box):
 def test_the_list_of_a_box(box):
     table = pretrained_models(box)
     assert list(table.name) == ["ssl", "big", "little"] and list(table.kind) == ["beats", "teacher", "student"]
-    assert table.bytes[0] < 4 * table.numbers[0] and model_card("big", box) == "# big\n\nA test."
+    assert table.bytes[0] < 4 * table.parameters[0] and model_card("big", box) == "# big\n\nA test."
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "about.json", "card.md"])

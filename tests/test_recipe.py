@@ -65,7 +65,7 @@ def test_from_sounds_to_models(tmp_path, recordings):
     wave = 0.1 * torch.randn(2, 16000)
     with torch.inference_mode(): first = {n: load_pretrained(n, box).embed(wave) for n in ("nano-ssl", "nano", "cpm6k")}
     assert not torch.allclose(first["nano-ssl"], first["nano"], atol=1e-3)
-    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    results = pd.read_csv(box / "results.csv")
     assert set(results.row) == {"mean log-mel", "random nano", "random cpm126k", "nano-ssl", "nano", "cpm6k"}
     assert set(results.k) == {5}  # a class has nine seconds to give, too few for 20 shots
     assert CLEAR[0] in model_card("cpm6k", box) and CLEAR[0] not in model_card("nano-ssl", box)  # pre-training never hears them
