@@ -191,7 +191,7 @@ def distill(
         torch.manual_seed(config.seed)
         frontend = LogMel(fmax_jitter=config.fmax_jitter)
         student = Student(frontend, CPMobile(config.variant, len(scenes.classes), norm=config.norm))
-        objective = StudentObjective(student, config, outputs, _of_device_a(scenes), teacher)
+        objective = StudentObjective(student.to(memory_format=torch.channels_last), config, outputs, _of_device_a(scenes), teacher)
     fit(objective, scenes, config.train, None if run is None else run / "training", progress and f"student {config.variant}")
     student.classes = list(scenes.classes)
     if run is not None: save_student(student, run / "student")

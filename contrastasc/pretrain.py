@@ -8,6 +8,7 @@ __all__ = ['patchify', 'RandomTokenizer', 'nearest_codes', 'draw_patches', 'grid
 
 # %% ../nbs/A2_pretrain.ipynb #5cc54f2e
 import copy, math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
@@ -176,7 +177,7 @@ class MaskedObjective(nn.Module):
         loss = F.cross_entropy(logits, tokens, label_smoothing=self.config.smoothing)
         return dict(loss=loss, right=(logits.argmax(1) == tokens).float().mean())
 
-# %% ../nbs/A2_pretrain.ipynb #612c4d56
+# %% ../nbs/A2_pretrain.ipynb #e1c083fa
 def pretrain(
     scenes,  # len() and .batch(indices) with "wave" [B, T]; labels are not looked at
     config: PretrainConfig | None = None,  # None: `PretrainConfig.at()` of the scale in force
@@ -184,6 +185,7 @@ def pretrain(
     tokenizer: nn.Module | None = None,  # fbank -> tokens; None: a RandomTokenizer
     encoder: BEATs | None = None,  # trained in place; None: a new `nano` from the configuration's seed
     progress: bool = True,
+    probe: Callable | None = None,  # encoder -> numbers by name, asked after each epoch; they go into the history
 ) -> MaskedObjective:  # with `.encoder`, in evaluation mode
     "One round of pre-training. The encoder is also written to run/encoder.safetensors."
     config, run = config or PretrainConfig.at(), None if run is None else Path(run)
@@ -191,7 +193,7 @@ def pretrain(
         torch.manual_seed(config.seed)
         encoder = encoder or BEATs(BEATsConfig.nano())
         objective = MaskedObjective(encoder, tokenizer or RandomTokenizer(config.codes), config)
-    fit(objective, scenes, config.train, run and run / "training", progress and "pre-training")
+    fit(objective, scenes, config.train, run and run / "training", progress and "pre-training", probe and (lambda: probe(encoder)))
     if run is not None: save_beats(encoder, run / "encoder.safetensors")
     return objective.eval()
 
@@ -217,7 +219,7 @@ def _moved(points, z, which, decay):
 class DistilledTokenizer(nn.Module):
     "Learnt tokens: an encoder, a narrow projection, and the nearest of its codes (BEATs, section 3.2.2)."
 
-    def __init__(self, config: BEATsConfig, codes: int = 1024, dim: int = 64):
+    def __init__(self, config: BEATsConfig, codes: int = 1024, dim: int = 16):
         super().__init__()
         width = config.encoder_embed_dim
         self.encoder, self.codes = BEATs(config), codes
@@ -240,12 +242,14 @@ class TokenizerObjective(nn.Module):
         teacher: BEATs,  # what round one made
         width: int = 96,
         layers: int = 1,  # of the estimator; BEATs has 3
-        commitment: float = 1.0,  # weight of the pull towards the codes
+        commitment: float = 0.25,  # weight of the pull towards the codes; BEATs has 1
         decay: float = 0.99,  # of the codes' moving average
+        idle: float = 0.05,  # a code chosen less often than this in an average batch is put elsewhere
     ):
         super().__init__()
         self.tokenizer, self.teacher = tokenizer, teacher.requires_grad_(False)
-        self.commitment, self.decay = commitment, decay
+        self.commitment, self.decay, self.idle = commitment, decay, idle
+        self.register_buffer("usage", torch.ones(len(tokenizer.points)))
         self.enter, self.leave = nn.Linear(tokenizer.points.shape[1], width), nn.Linear(width, teacher.config.encoder_embed_dim)
         self.grid = _Grid(teacher.config, width, layers)
 
@@ -256,17 +260,26 @@ class TokenizerObjective(nn.Module):
     def estimate(self, chosen: Tensor) -> Tensor:  # codes [B, N, dim] -> what the teacher may have said [B, N, D]
         return self.leave(self.grid(self.enter(chosen)))
 
-    def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", "cosine" to the teacher, and "used", share of the codes
+    def move_codes(self, z: Tensor, which: Tensor):  # directions [N, dim], numbers of their codes [N]
+        "Codes go towards those that chose them; idle ones to somebody's place."
+        points, n = self.tokenizer.points, torch.bincount(which, minlength=len(self.usage))
+        points.copy_(_moved(points, z, which, self.decay)); self.usage.lerp_(n.float(), 1 - self.decay)
+        idle = (self.usage < self.idle).nonzero().flatten()
+        points[idle] = z[torch.randint(len(z), (len(idle),), device=z.device)]; self.usage[idle] = 1.0
+
+    def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", "cosine" to the teacher, and how many "words" are in use
         fbank = self.teacher.fbank(batch["wave"])
-        with torch.no_grad(): wanted = self.teacher.encode(fbank)
+        with torch.no_grad(): wanted = self.teacher.encode(fbank).float()
+        wanted = (wanted - wanted.mean((0, 1))) / (wanted.std((0, 1)) + 1e-5)
         z, points = self.tokenizer.directions(fbank).float(), self.tokenizer.points
         if self.training and not points.any(): points.copy_(fit_codes(z.detach().flatten(0, 1), len(points)))
         which = nearest_codes(z.detach(), points)
         chosen = points[which]
-        if self.training: points.copy_(_moved(points, z.detach().flatten(0, 1), which.flatten(), self.decay))
-        cosine = F.cosine_similarity(self.estimate(z + (chosen - z).detach()).float(), wanted.float(), dim=-1).mean()
+        if self.training: self.move_codes(z.detach().flatten(0, 1), which.flatten())
+        cosine = F.cosine_similarity(self.estimate(z + (chosen - z).detach()).float(), wanted, dim=-1).mean()
         loss = 1 - cosine + self.commitment * (z - chosen).pow(2).sum(-1).mean()
-        return dict(loss=loss, cosine=cosine, used=which.unique().numel() / torch.tensor(float(len(points))))
+        share = torch.bincount(which.flatten(), minlength=len(points)) / which.numel()
+        return dict(loss=loss, cosine=cosine, words=torch.special.entr(share).sum().exp())
 
 # %% ../nbs/A2_pretrain.ipynb #af5459d7
 def train_tokenizer(
@@ -276,10 +289,12 @@ def train_tokenizer(
     run: str | Path | None = None,
     progress: bool = True,
 ) -> DistilledTokenizer:  # in evaluation mode
-    "A tokenizer whose words hold what an encoder knows."
+    "A tokenizer whose words hold what an encoder knows. It begins with the teacher's own ear."
     config, run = config or PretrainConfig.at(), None if run is None else Path(run)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        objective = TokenizerObjective(DistilledTokenizer(teacher.config, config.codes), copy.deepcopy(teacher))
+        tokenizer = DistilledTokenizer(teacher.config, config.codes)
+        tokenizer.encoder.load_state_dict(teacher.state_dict())
+        objective = TokenizerObjective(tokenizer, copy.deepcopy(teacher))
     fit(objective, scenes, config.train, run and run / "tokenizer", progress and "tokenizer")
     return objective.tokenizer.eval()

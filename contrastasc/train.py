@@ -10,6 +10,7 @@ __all__ = ['SCHEDULES', 'cosine_warmup', 'ramp_hold_decay', 'TrainConfig', 'code
 # %% ../nbs/07_train.ipynb #36d8f856
 import contrastasc
 import dataclasses, errno, hashlib, io, json, math, os, platform, time
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
@@ -207,11 +208,12 @@ def fit(
     config: TrainConfig = TrainConfig(),
     run: str | Path | None = None,  # folder for history and checkpoints; None keeps nothing
     progress: bool | str = True,  # show a bar; a text names it
-) -> pd.DataFrame:  # one row an epoch: epoch, lr, seconds and the mean of each loss
+    probe: Callable | None = None,  # called after each epoch; the numbers it returns, by name, go into the history
+) -> pd.DataFrame:  # one row an epoch: epoch, lr, seconds, the mean of each loss and what the probe says
     "Train an objective in place, a checkpoint an epoch. On its run folder it goes on, or returns at once when done."
     if len(data) < 1: raise ValueError("there is nothing to train on: the data has no clips")
     run, alone = None if run is None else Path(run), run is None or os.environ.get("RANK", "0") != "0"
-    with nullcontext() if alone else _locked(run / ".lock"): return _fit(objective, data, config, run, progress)
+    with nullcontext() if alone else _locked(run / ".lock"): return _fit(objective, data, config, run, progress, probe or dict)
 
 # %% ../nbs/07_train.ipynb #52396702
 def _rejoin(run, objective, data, config, optimizer, accelerator):
@@ -225,7 +227,7 @@ def _rejoin(run, objective, data, config, optimizer, accelerator):
     objective.load_state_dict(saved["model"], strict=False); optimizer.load_state_dict(saved["optimizer"])
     return saved["history"], saved["epoch"]
 
-def _fit(objective, data, config, run, progress):
+def _fit(objective, data, config, run, progress, probe):
     from accelerate import Accelerator
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     device, main = accelerator.device, accelerator.is_main_process
@@ -242,7 +244,8 @@ def _fit(objective, data, config, run, progress):
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for epoch in range(start, config.epochs):
-                history.append(_train_epoch(model, data, optimizer, accelerator, config, epoch, total, warmup, bar))
+                row = _train_epoch(model, data, optimizer, accelerator, config, epoch, total, warmup, bar)
+                history.append(row | probe())
                 if run is not None and main: _save(run, objective, optimizer, epoch + 1, history)
     except KeyboardInterrupt:
         if main and run is not None: print(f"stopped in epoch {epoch + 1}; what was finished is in {run}: call again to go on")

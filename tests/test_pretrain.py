@@ -128,3 +128,12 @@ def test_a_stopped_round_goes_on(scenes, tmp_path):
     for k, v in whole.encoder.state_dict().items(): assert torch.equal(v, parts.encoder.state_dict()[k]), k
     read = load_beats(tmp_path / "parts" / "encoder.safetensors")
     assert all(torch.equal(v, read.state_dict()[k]) for k, v in parts.encoder.state_dict().items())
+
+
+def test_codes_that_nobody_chooses_go_where_somebody_is():
+    model = BEATs(BEATsConfig.nano())
+    objective = TokenizerObjective(DistilledTokenizer(model.config, codes=8, dim=2), model)
+    objective.tokenizer.points.copy_(torch.tensor([[1.0, 0.0]] + [[-1.0, 0.0]] * 7))
+    z = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1], [1.0, -0.1]]), dim=1).repeat(20, 1)
+    for _ in range(400): objective.move_codes(z, nearest_codes(z, objective.tokenizer.points))
+    assert objective.tokenizer.points[:, 0].min() > 0.9 and torch.allclose(objective.tokenizer.points.norm(dim=1), torch.ones(8), atol=1e-5)

@@ -277,3 +277,14 @@ def test_two_processes_equal_one(tmp_path):
     assert one.stdout.strip() == "1" and two.stdout.strip() == "2"
     a, b = (torch.load(tmp_path / f, weights_only=True) for f in ("one.pt", "two.pt"))
     for k in a: torch.testing.assert_close(a[k], b[k], atol=1e-4, rtol=1e-4)
+
+
+def test_a_probe_writes_into_the_history_and_changes_nothing(tmp_path):
+    plain, asked = Net(), Net()
+    fit(plain, data(), CONFIG, progress=False)
+    def probe():
+        torch.rand(3); asked.eval()
+        return dict(size=float(weights(asked).norm()))
+    history = fit(asked, data(), CONFIG, tmp_path, progress=False, probe=probe)
+    assert torch.equal(weights(plain), weights(asked)) and history["size"].nunique() == CONFIG.epochs
+    assert np.allclose(pd.read_csv(tmp_path / "history.csv")["size"], history["size"])
