@@ -7,6 +7,7 @@ __all__ = ['CLEAR', 'MODELS', 'licensed', 'Recipe', 'cook', 'untrained', 'judge'
 
 # %% ../nbs/A2d_recipe.ipynb #d17333ce
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np
@@ -16,6 +17,7 @@ from .beats import BEATs, BEATsConfig
 from .course import kshot_rows, kshot_text
 from .cpmobile import Student, VARIANTS, count_parameters
 from .distill import DistillConfig, LEARNING_RATES, distill, teacher_outputs
+from .evaluate import kshot_scenes
 from .finetune import FinetuneConfig, finetune
 from .paper import MeanLogMel
 from .pretrain import PretrainConfig, pretrain, train_tokenizer
@@ -40,18 +42,20 @@ def licensed(
     return found.of_classes(sorted(set(found.frame.scene)))
 
 # %% ../nbs/A2d_recipe.ipynb #aa7418b8
-_SIZES = dict(  # soundscapes of a kind; epochs of a round, the tokenizer, the projection, the teacher, a student; clips a step
-    paper=(500, 6, 1, 1, 4, 5, 128), **{"class": (80, 6, 1, 1, 4, 4, 64)}, tiny=(2, 1, 1, 1, 1, 1, 32))
+_SIZES = dict(  # soundscapes of a kind; epochs of rounds one and two, tokenizer, projections, first and last teacher, students; clips a step
+    paper=(500, 2, 3, 1, 1, 1, 3, 3, 128), **{"class": (80, 4, 4, 1, 1, 2, 3, 3, 64)}, tiny=(2, 1, 1, 1, 1, 1, 1, 1, 32))
 
 @dataclass(frozen=True)
 class Recipe:
     "Numbers of the weights that ship, but for those that `PretrainConfig`, `FinetuneConfig` and `DistillConfig` have already."
     count: int  # soundscapes of each kind, five seconds each
     repeat: int  # how often real recordings are heard in an epoch
-    round: TrainConfig  # of pre-training; there are two
-    tokenizer: TrainConfig  # between the rounds
-    projection: TrainConfig  # of the teacher, before the encoder moves
-    teacher: TrainConfig
+    round_one: TrainConfig  # of pre-training: random words
+    first_teacher: TrainConfig  # fine-tuned from round one, to find better words
+    tokenizer: TrainConfig  # that puts the first teacher into words
+    round_two: TrainConfig  # with these words
+    projection: TrainConfig  # of both teachers, before their encoders move
+    teacher: TrainConfig  # fine-tuned from round two
     student: TrainConfig  # with the learning rate of the variant, halved
     alpha: float = 0.5  # share of the labels in equation (4); the paper's teacher deserves more trust, and has 0.02
     seed: int = 0
@@ -59,32 +63,34 @@ class Recipe:
     @classmethod
     def at(cls, scale: str | None = None, seed: int = 0, precision: str = "float32") -> "Recipe":
         "The recipe of a scale: \"paper\" is what ships, at most two hours a stage on two cores. Precision: of the transformers."
-        count, ssl, words, projection, teacher, student, batch = _SIZES[resolve_scale(scale)]
-        def train(epochs, lr, decay, precision=precision): return TrainConfig(epochs, batch, lr, decay, 0.5, seed=seed, precision=precision)
-        return cls(count, 10, train(ssl, 1e-3, 0.01), train(words, 5e-4, 0.01), train(projection, 1e-3, 1e-4), train(teacher, 5e-4, 0.01),
-                   train(student, 0.01, 1e-3, "float32"), seed=seed)
+        count, one, two, words, projection, first, teacher, student, batch = _SIZES[resolve_scale(scale)]
+        def train(epochs, lr, decay, precision=precision): return TrainConfig(epochs, batch, lr, decay, 0.3, seed=seed, precision=precision)
+        return cls(count, 10, round_one=train(one, 1e-3, 0.01), first_teacher=train(first, 5e-4, 0.01), tokenizer=train(words, 2e-4, 0.01),
+                   round_two=train(two, 1e-3, 0.01), projection=train(projection, 1e-3, 1e-4), teacher=train(teacher, 5e-4, 0.01),
+                   student=train(student, 0.01, 1e-3, "float32"), seed=seed)
 
-# %% ../nbs/A2d_recipe.ipynb #11c21825
-def _guessing(scenes, recipe, out, progress):
-    "Two rounds of pre-training with a tokenizer distilled between them: a BEATs encoder."
-    config = PretrainConfig(train=recipe.round, seed=recipe.seed)
-    first = pretrain(scenes, config, out / "1-pretrain", progress=progress).encoder
-    words = train_tokenizer(scenes, first, replace(config, train=recipe.tokenizer), out / "2-tokenizer", progress)
-    return pretrain(scenes, config, out / "3-pretrain", words, copy.deepcopy(first), progress).encoder
-
-def _teaching(scenes, encoder, recipe, out, progress):
-    "A contrastive teacher from a pre-trained encoder."
+# %% ../nbs/A2d_recipe.ipynb #c83b9d8c
+def _teaching(scenes, encoder, recipe, train, out, progress):
+    "A contrastive teacher from an encoder, which is left as it was."
     config = FinetuneConfig(head_phase=replace(recipe.projection, epochs=20, schedule="constant"), projection_phase=recipe.projection,
-                            end_to_end=recipe.teacher, seed=recipe.seed)
-    return finetune(scenes, encoder, config, out / "4-teacher", progress)
+                            end_to_end=train, seed=recipe.seed)
+    return finetune(scenes, copy.deepcopy(encoder), config, out, progress)
+
+def _guessing(scenes, recipe, out, progress, probe):
+    "Two rounds of pre-training, a first teacher and its words between them: a BEATs encoder."
+    config = PretrainConfig(train=recipe.round_one, seed=recipe.seed)
+    first = pretrain(scenes, config, out / "1-pretrain", progress=progress, probe=probe).encoder
+    teacher = _teaching(scenes, first, recipe, recipe.first_teacher, out / "2-teacher", progress)
+    words = train_tokenizer(scenes, teacher.encoder, replace(config, train=recipe.tokenizer), out / "3-tokenizer", progress)
+    return pretrain(scenes, replace(config, train=recipe.round_two), out / "4-pretrain", words, copy.deepcopy(first), progress, probe).encoder
 
 def _learning(scenes, teacher, variant, recipe, out, progress):
     "A student of a teacher."
     config = DistillConfig(variant=variant, alpha=recipe.alpha, train=replace(recipe.student, lr=LEARNING_RATES[variant] / 2), seed=recipe.seed)
     outputs = teacher_outputs(teacher, scenes, out, progress)
-    return distill(scenes, teacher, config, out / f"5-{variant}", outputs, progress)
+    return distill(scenes, teacher, config, out / f"6-{variant}", outputs, progress)
 
-# %% ../nbs/A2d_recipe.ipynb #42b0ff6d
+# %% ../nbs/A2d_recipe.ipynb #01aa5dd5
 MODELS = ("nano-ssl", "nano", *VARIANTS)
 
 def cook(
@@ -94,14 +100,15 @@ def cook(
     recipe: Recipe | None = None,  # None: `Recipe.at()` of the scale in force
     models=MODELS,  # which to make; what they begin with is made too
     progress: bool = True,
+    probe: Callable | None = None,  # asked after each epoch of pre-training, as in `pretrain`
 ) -> dict:  # model by name
     "Make the models that ship."
     recipe, out = recipe or Recipe.at(), Path(out)
     if strange := sorted(set(models) - set(MODELS)): raise ValueError(f"there is no model {strange[0]!r}; there are {', '.join(MODELS)}")
-    made = {"nano-ssl": _guessing(composed, recipe, out, progress)}
+    made = {"nano-ssl": _guessing(composed, recipe, out, progress, probe)}
     if set(models) == {"nano-ssl"}: return made
     labelled = Joined([composed] + [recordings] * recipe.repeat if recordings else [composed], "soundscapes")
-    made["nano"] = _teaching(labelled, copy.deepcopy(made["nano-ssl"]), recipe, out, progress)
+    made["nano"] = _teaching(labelled, made["nano-ssl"], recipe, recipe.teacher, out / "5-teacher", progress)
     students = {v: _learning(labelled, made["nano"], v, recipe, out, progress) for v in VARIANTS if v in models}
     return {name: model for name, model in (made | students).items() if name in models}
 
@@ -185,7 +192,17 @@ Code {code_version()}, torch {torch.__version__}, seed {recipe.seed}.
 """
 
 # %% ../nbs/A2d_recipe.ipynb #e5a87061
-_LEFT = {"nano-ssl": "3-pretrain/encoder.safetensors", "nano": "4-teacher/teacher"}
+def _five_shot(world):
+    "A probe: five-shot accuracy of an encoder's frozen embedding on a generated world."
+    def probe(encoder): return dict(fiveshot=kshot_scenes(extract_embeddings(encoder, world, progress=False), world.frame, 5, repeats=30).mean)
+    return probe
+
+def _pretraining_history(out):
+    "Both rounds of pre-training, an epoch a row."
+    rounds = [pd.read_csv(out / folder / "training" / "history.csv").assign(round=n) for n, folder in ((1, "1-pretrain"), (2, "4-pretrain"))]
+    return pd.concat(rounds)[["round", "epoch", "loss", "right", "fiveshot"]]
+
+_LEFT = {"nano-ssl": "4-pretrain/encoder.safetensors", "nano": "5-teacher/teacher"}
 
 def make_models(
     sounds: str | Path,  # folder of sounds by family, as `fetch_sounds` leaves it
@@ -202,16 +219,17 @@ def make_models(
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
     composed = soundscapes(shelf, recipe.count, seconds=5, recipes=possible(shelf))
     heard = None if recordings is None else licensed(recordings)
-    made = cook(composed, out, heard, recipe, models, progress)
+    made = cook(composed, out, heard, recipe, models, progress, _five_shot(load_scenes("synth-icme24", scale=scale)))
     target = load_scenes("synth-icme24", scale=scale) if recordings is None else load_scenes(recordings)
     table = judge(made, target, heard.classes if heard else (), progress=progress)
     (out / "models").mkdir(exist_ok=True)
     atomic_write(out / "models" / "results.csv", table.assign(data=target.name).to_csv(index=False).encode())
+    atomic_write(out / "models" / "pretraining.csv", _pretraining_history(out).to_csv(index=False).encode())
     others = (MeanLogMel.name, "random nano", "random cpm126k")
     command = (f"contrastasc pretrain --sounds sounds --fetch --out weights{' --recordings recordings' if recordings else ''} "
                f"--seed {seed} --scale {resolve_scale(scale)} --precision {precision}")
     for name, model in made.items():
         results = f"K-shot accuracy in % on {target.name}; differences are to the mean log-mel.\n\n{kshot_text(table[table.row.isin((name, *others))])}"
         card = write_card(name, model, recipe, command, shelf.scenes, heard, results)
-        pack_model(out / _LEFT.get(name, f"5-{name}/student"), name, card, out / "models")
+        pack_model(out / _LEFT.get(name, f"6-{name}/student"), name, card, out / "models")
     return out / "models"
