@@ -193,6 +193,6 @@ def distill(
         student = Student(frontend, CPMobile(config.variant, len(scenes.classes), norm=config.norm))
         objective = StudentObjective(student.to(memory_format=torch.channels_last), config, outputs, _of_device_a(scenes), teacher)
     fit(objective, scenes, config.train, None if run is None else run / "training", progress and f"student {config.variant}")
-    student.classes = list(scenes.classes)
+    student.to(memory_format=torch.contiguous_format).classes = list(scenes.classes)
     if run is not None: save_student(student, run / "student")
     return student.eval()
