@@ -164,18 +164,18 @@ class MaskedObjective(nn.Module):
         super().train(mode); self.tokenizer.eval()
         return self
 
-    def guess(self, fbank: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        "Logits [B, m, codes], true tokens [B, m] and places [B, m] of a random choice of hidden patches."
+    def guess(self, fbank: Tensor) -> tuple[Tensor, ...]:
+        "For a random choice of hidden patches: logits [B, m, codes], true tokens [B, m], places [B, m], what was heard [B, k, D], all tokens [B, N]."
         tokens = self.tokenizer(fbank)
         visible, hidden = (v.to(fbank.device) for v in draw_patches(*tokens.shape, self.config.keep))
-        logits = self.predictor(self.encoder.encode(fbank, keep=visible), visible, hidden)
-        return logits, tokens.gather(1, hidden), hidden
+        heard = self.encoder.encode(fbank, keep=visible)
+        return self.predictor(heard, visible, hidden), tokens.gather(1, hidden), hidden, heard, tokens
 
     def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", and the share of tokens named right as "right"
-        logits, tokens, _ = self.guess(self.encoder.fbank(batch["wave"]))
-        logits, tokens = logits.flatten(0, 1).float(), tokens.flatten()
-        loss = F.cross_entropy(logits, tokens, label_smoothing=self.config.smoothing)
-        return dict(loss=loss, right=(logits.argmax(1) == tokens).float().mean())
+        logits, truth, _, heard, tokens = self.guess(self.encoder.fbank(batch["wave"]))
+        logits, truth = logits.flatten(0, 1).float(), truth.flatten()
+        loss = F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing)
+        return dict(loss=loss, right=(logits.argmax(1) == truth).float().mean())
 
 # %% ../nbs/A2_pretrain.ipynb #e1c083fa
 def pretrain(

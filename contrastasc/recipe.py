@@ -43,7 +43,7 @@ def licensed(
 
 # %% ../nbs/A2d_recipe.ipynb #aa7418b8
 _SIZES = dict(  # soundscapes of a kind; epochs of rounds one and two, tokenizer, projections, first and last teacher, students; clips a step
-    paper=(500, 2, 3, 1, 1, 1, 3, 3, 128), **{"class": (80, 4, 4, 1, 1, 2, 3, 3, 64)}, tiny=(2, 1, 1, 1, 1, 1, 1, 1, 32))
+    paper=(500, 2, 3, 1, 1, 1, 3, 3, 128), **{"class": (80, 4, 2, 1, 1, 1, 2, 2, 64)}, tiny=(2, 1, 1, 1, 1, 1, 1, 1, 32))
 
 @dataclass(frozen=True)
 class Recipe:
@@ -65,15 +65,15 @@ class Recipe:
         "The recipe of a scale: \"paper\" is what ships, at most two hours a stage on two cores. Precision: of the transformers."
         count, one, two, words, projection, first, teacher, student, batch = _SIZES[resolve_scale(scale)]
         def train(epochs, lr, decay, precision=precision): return TrainConfig(epochs, batch, lr, decay, 0.3, seed=seed, precision=precision)
-        return cls(count, 10, round_one=train(one, 1e-3, 0.01), first_teacher=train(first, 5e-4, 0.01), tokenizer=train(words, 2e-4, 0.01),
-                   round_two=train(two, 1e-3, 0.01), projection=train(projection, 1e-3, 1e-4), teacher=train(teacher, 5e-4, 0.01),
+        return cls(count, 10, round_one=train(one, 1e-3, 0.01), first_teacher=train(first, 1e-3, 1e-3), tokenizer=train(words, 2e-4, 0.01),
+                   round_two=train(two, 1e-3, 0.01), projection=train(projection, 1e-3, 1e-4), teacher=train(teacher, 1e-3, 1e-3),
                    student=train(student, 0.01, 1e-3, "float32"), seed=seed)
 
 # %% ../nbs/A2d_recipe.ipynb #c83b9d8c
 def _teaching(scenes, encoder, recipe, train, out, progress):
     "A contrastive teacher from an encoder, which is left as it was."
-    config = FinetuneConfig(head_phase=replace(recipe.projection, epochs=20, schedule="constant"), projection_phase=recipe.projection,
-                            end_to_end=train, seed=recipe.seed)
+    config = FinetuneConfig(weight=0.75, temperature=0.1, scale=24.0, mixup=(0.0, 2.0), seed=recipe.seed, end_to_end=train,
+                            head_phase=replace(recipe.projection, epochs=20, schedule="constant"), projection_phase=recipe.projection)
     return finetune(scenes, copy.deepcopy(encoder), config, out, progress)
 
 def _guessing(scenes, recipe, out, progress, probe):
