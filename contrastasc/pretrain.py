@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['patchify', 'RandomTokenizer', 'nearest_codes', 'draw_patches', 'grid_positions', 'Predictor', 'PretrainConfig',
-           'MaskedObjective', 'pretrain', 'fit_codes', 'DistilledTokenizer', 'TokenizerObjective', 'train_tokenizer']
+           'Pairs', 'MaskedObjective', 'pretrain', 'fit_codes', 'DistilledTokenizer', 'TokenizerObjective',
+           'train_tokenizer']
 
 # %% ../nbs/A2_pretrain.ipynb #5cc54f2e
 import copy, math
@@ -12,12 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 from .beats import BEATs, BEATsConfig, EncoderLayer, save_beats
 from .synth import resolve_scale
-from .train import TrainConfig, fit
+from .softsupcon import ProjectionHead, soft_supcon_loss
+from .train import TrainConfig, fit, gather_rows
 
 # %% ../nbs/A2_pretrain.ipynb #50a153d9
 def patchify(
@@ -131,7 +134,7 @@ class Predictor(nn.Module):
         x = self.unknown.to(heard.dtype).expand(len(heard), n, -1).scatter(1, at, heard)
         return self.leave(self.grid(x, bands).gather(1, hidden[..., None].expand(-1, -1, self.width)))
 
-# %% ../nbs/A2_pretrain.ipynb #208e9a7b
+# %% ../nbs/A2_pretrain.ipynb #bb36d58c
 @dataclass(frozen=True)
 class PretrainConfig:
     "Numbers of one round of pre-training; for the `nano` encoder. BEATs: 3 layers of 768 predict, label smoothing 0.1."
@@ -140,6 +143,8 @@ class PretrainConfig:
     width: int = 96  # of the predictor
     layers: int = 2  # of the predictor
     smoothing: float = 0.1  # of the targets
+    contrast: float = 0.0  # weight of "two seconds of one recording belong together"; BEATs has none
+    temperature: float = 0.1  # of that contrast
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20, batch_size=128, lr=1e-3, weight_decay=0.01, warmup_epochs=1))
     seed: int = 0
 
@@ -150,7 +155,23 @@ class PretrainConfig:
         size = {"paper": {}, "class": dict(epochs=2, batch_size=64), "tiny": dict(epochs=2, batch_size=64)}[resolve_scale(scale)]
         return replace(config, train=replace(config.train, seed=config.seed, **size))
 
-# %% ../nbs/A2_pretrain.ipynb #31033791
+# %% ../nbs/A2_pretrain.ipynb #8e5a3bab
+class Pairs:
+    "A set for training in pairs: two seconds of one recording, chosen by torch's dice; as many seconds an epoch as the set has."
+
+    def __init__(self, scenes):  # one-second clips with .frame.recording
+        self.scenes, self.fingerprint = scenes, f"pairs {scenes.fingerprint}"
+        rows = pd.Series(np.arange(len(scenes))).groupby(scenes.frame.recording.to_numpy(), sort=False)
+        self.rows = [r.to_numpy() for _, r in rows]
+
+    def __len__(self): return (len(self.scenes) + 1) // 2
+
+    def batch(self, indices) -> dict:  # wave [2 B, 16000], recording int64 [2 B]; partners are B apart
+        which = np.asarray(indices, np.int64) % len(self.rows)
+        two = np.array([self.rows[i][torch.randperm(n)[[0, -1]] if (n := len(self.rows[i])) > 1 else [0, 0]] for i in which])
+        return dict(wave=self.scenes.batch(two.T.ravel())["wave"], recording=torch.from_numpy(np.tile(which, 2)))
+
+# %% ../nbs/A2_pretrain.ipynb #4d6bc423
 class MaskedObjective(nn.Module):
     "Masked acoustic-token prediction: the encoder hears the visible patches, the predictor names the hidden ones."
 
@@ -159,27 +180,31 @@ class MaskedObjective(nn.Module):
         self.encoder, self.config = encoder, config
         self.tokenizer = tokenizer.requires_grad_(False)
         self.predictor = Predictor(encoder.config, config.codes, config.width, config.layers)
+        self.projection = ProjectionHead(encoder.config.encoder_embed_dim) if config.contrast else None
 
     def train(self, mode: bool = True):
         super().train(mode); self.tokenizer.eval()
         return self
 
-    def guess(self, fbank: Tensor) -> tuple[Tensor, ...]:
-        "For a random choice of hidden patches: logits [B, m, codes], true tokens [B, m], places [B, m], what was heard [B, k, D], all tokens [B, N]."
+    def guess(self, fbank: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        "For a random choice of hidden patches: logits [B, m, codes], true tokens [B, m], places [B, m], and what was heard [B, k, D]."
         tokens = self.tokenizer(fbank)
         visible, hidden = (v.to(fbank.device) for v in draw_patches(*tokens.shape, self.config.keep))
         heard = self.encoder.encode(fbank, keep=visible)
-        return self.predictor(heard, visible, hidden), tokens.gather(1, hidden), hidden, heard, tokens
+        return self.predictor(heard, visible, hidden), tokens.gather(1, hidden), hidden, heard
 
-    def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", and the share of tokens named right as "right"
-        logits, truth, _, heard, tokens = self.guess(self.encoder.fbank(batch["wave"]))
+    def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", the share of tokens named right as "right", and "contrast" where it is asked for
+        logits, truth, _, heard = self.guess(self.encoder.fbank(batch["wave"]))
         logits, truth = logits.flatten(0, 1).float(), truth.flatten()
-        loss = F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing)
-        return dict(loss=loss, right=(logits.argmax(1) == truth).float().mean())
+        parts = dict(loss=F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing), right=(logits.argmax(1) == truth).float().mean())
+        if self.projection is None: return parts
+        z, recording = gather_rows(self.projection(heard.mean(1)).float()), gather_rows(batch["recording"])
+        parts["contrast"] = soft_supcon_loss(z, (recording[:, None] == recording.unique()).float(), self.config.temperature)
+        return parts | dict(loss=parts["loss"] + self.config.contrast * parts["contrast"])
 
 # %% ../nbs/A2_pretrain.ipynb #e1c083fa
 def pretrain(
-    scenes,  # len() and .batch(indices) with "wave" [B, T]; labels are not looked at
+    scenes,  # len() and .batch(indices) with "wave" [B, T]; with a contrast also .frame.recording; labels are not looked at
     config: PretrainConfig | None = None,  # None: `PretrainConfig.at()` of the scale in force
     run: str | Path | None = None,  # folder; called again with it, a stopped run goes on and a finished one is read
     tokenizer: nn.Module | None = None,  # fbank -> tokens; None: a RandomTokenizer
@@ -193,7 +218,7 @@ def pretrain(
         torch.manual_seed(config.seed)
         encoder = encoder or BEATs(BEATsConfig.nano())
         objective = MaskedObjective(encoder, tokenizer or RandomTokenizer(config.codes), config)
-    fit(objective, scenes, config.train, run and run / "training", progress and "pre-training", probe and (lambda: probe(encoder)))
+    fit(objective, Pairs(scenes) if config.contrast else scenes, config.train, run and run / "training", progress and "pre-training", probe and (lambda: probe(encoder)))
     if run is not None: save_beats(encoder, run / "encoder.safetensors")
     return objective.eval()
 

@@ -42,55 +42,53 @@ def licensed(
     return found.of_classes(sorted(set(found.frame.scene)))
 
 # %% ../nbs/A2d_recipe.ipynb #aa7418b8
-_SIZES = dict(  # soundscapes of a kind; epochs of rounds one and two, tokenizer, projections, first and last teacher, students; clips a step
-    paper=(500, 2, 3, 1, 1, 1, 3, 3, 128), **{"class": (80, 4, 2, 1, 1, 1, 2, 2, 64)}, tiny=(2, 1, 1, 1, 1, 1, 1, 1, 32))
+_SIZES = dict(  # soundscapes of a kind; epochs of a round, the tokenizer, the projection, the teacher, a student; clips a step
+    paper=(500, 4, 1, 1, 4, 4, 128), **{"class": (80, 4, 1, 1, 2, 2, 64)}, tiny=(2, 1, 1, 1, 1, 1, 32))
 
 @dataclass(frozen=True)
 class Recipe:
     "Numbers of the weights that ship, but for those that `PretrainConfig`, `FinetuneConfig` and `DistillConfig` have already."
     count: int  # soundscapes of each kind, five seconds each
     repeat: int  # how often real recordings are heard in an epoch
-    round_one: TrainConfig  # of pre-training: random words
-    first_teacher: TrainConfig  # fine-tuned from round one, to find better words
-    tokenizer: TrainConfig  # that puts the first teacher into words
-    round_two: TrainConfig  # with these words
-    projection: TrainConfig  # of both teachers, before their encoders move
-    teacher: TrainConfig  # fine-tuned from round two
+    round: TrainConfig  # of pre-training; there are two, and a step hears pairs of clips
+    tokenizer: TrainConfig  # between the rounds: puts what round one knows into words
+    projection: TrainConfig  # of the teacher, before its encoder moves
+    teacher: TrainConfig
     student: TrainConfig  # with the learning rate of the variant, halved
+    contrast: float = 1.0  # weight of "two seconds of one recording belong together" in pre-training
     alpha: float = 0.5  # share of the labels in equation (4); the paper's teacher deserves more trust, and has 0.02
     seed: int = 0
 
     @classmethod
     def at(cls, scale: str | None = None, seed: int = 0, precision: str = "float32") -> "Recipe":
         "The recipe of a scale: \"paper\" is what ships, at most two hours a stage on two cores. Precision: of the transformers."
-        count, one, two, words, projection, first, teacher, student, batch = _SIZES[resolve_scale(scale)]
+        count, ssl, words, projection, teacher, student, batch = _SIZES[resolve_scale(scale)]
         def train(epochs, lr, decay, precision=precision): return TrainConfig(epochs, batch, lr, decay, 0.3, seed=seed, precision=precision)
-        return cls(count, 10, round_one=train(one, 1e-3, 0.01), first_teacher=train(first, 1e-3, 1e-3), tokenizer=train(words, 2e-4, 0.01),
-                   round_two=train(two, 1e-3, 0.01), projection=train(projection, 1e-3, 1e-4), teacher=train(teacher, 1e-3, 1e-3),
-                   student=train(student, 0.01, 1e-3, "float32"), seed=seed)
+        pairs = replace(train(ssl, 1e-3, 0.01), batch_size=batch // 2)
+        return cls(count, 10, round=pairs, tokenizer=train(words, 2e-4, 0.01), projection=train(projection, 1e-3, 1e-4),
+                   teacher=train(teacher, 1e-3, 1e-3), student=train(student, 0.01, 1e-3, "float32"), seed=seed)
 
-# %% ../nbs/A2d_recipe.ipynb #c83b9d8c
-def _teaching(scenes, encoder, recipe, train, out, progress):
-    "A contrastive teacher from an encoder, which is left as it was."
-    config = FinetuneConfig(weight=0.75, temperature=0.1, scale=24.0, mixup=(0.0, 2.0), seed=recipe.seed, end_to_end=train,
+# %% ../nbs/A2d_recipe.ipynb #a6f38132
+def _guessing(scenes, recipe, out, progress, probe):
+    "Two rounds of pre-training with a tokenizer distilled between them: a BEATs encoder. Round two begins where round one ended."
+    config = PretrainConfig(train=recipe.round, contrast=recipe.contrast, seed=recipe.seed)
+    first = pretrain(scenes, config, out / "1-pretrain", progress=progress, probe=probe).encoder
+    words = train_tokenizer(scenes, first, replace(config, train=recipe.tokenizer), out / "2-tokenizer", progress)
+    return pretrain(scenes, config, out / "3-pretrain", words, copy.deepcopy(first), progress, probe).encoder
+
+def _teaching(scenes, encoder, recipe, out, progress):
+    "A contrastive teacher from a pre-trained encoder, which is left as it was."
+    config = FinetuneConfig(weight=0.75, temperature=0.1, scale=24.0, mixup=(0.0, 2.0), seed=recipe.seed, end_to_end=recipe.teacher,
                             head_phase=replace(recipe.projection, epochs=20, schedule="constant"), projection_phase=recipe.projection)
     return finetune(scenes, copy.deepcopy(encoder), config, out, progress)
-
-def _guessing(scenes, recipe, out, progress, probe):
-    "Two rounds of pre-training, a first teacher and its words between them: a BEATs encoder."
-    config = PretrainConfig(train=recipe.round_one, seed=recipe.seed)
-    first = pretrain(scenes, config, out / "1-pretrain", progress=progress, probe=probe).encoder
-    teacher = _teaching(scenes, first, recipe, recipe.first_teacher, out / "2-teacher", progress)
-    words = train_tokenizer(scenes, teacher.encoder, replace(config, train=recipe.tokenizer), out / "3-tokenizer", progress)
-    return pretrain(scenes, replace(config, train=recipe.round_two), out / "4-pretrain", words, copy.deepcopy(first), progress, probe).encoder
 
 def _learning(scenes, teacher, variant, recipe, out, progress):
     "A student of a teacher."
     config = DistillConfig(variant=variant, alpha=recipe.alpha, train=replace(recipe.student, lr=LEARNING_RATES[variant] / 2), seed=recipe.seed)
     outputs = teacher_outputs(teacher, scenes, out, progress)
-    return distill(scenes, teacher, config, out / f"6-{variant}", outputs, progress)
+    return distill(scenes, teacher, config, out / f"5-{variant}", outputs, progress)
 
-# %% ../nbs/A2d_recipe.ipynb #01aa5dd5
+# %% ../nbs/A2d_recipe.ipynb #c4198baa
 MODELS = ("nano-ssl", "nano", *VARIANTS)
 
 def cook(
@@ -108,7 +106,7 @@ def cook(
     made = {"nano-ssl": _guessing(composed, recipe, out, progress, probe)}
     if set(models) == {"nano-ssl"}: return made
     labelled = Joined([composed] + [recordings] * recipe.repeat if recordings else [composed], "soundscapes")
-    made["nano"] = _teaching(labelled, made["nano-ssl"], recipe, recipe.teacher, out / "5-teacher", progress)
+    made["nano"] = _teaching(labelled, made["nano-ssl"], recipe, out / "4-teacher", progress)
     students = {v: _learning(labelled, made["nano"], v, recipe, out, progress) for v in VARIANTS if v in models}
     return {name: model for name, model in (made | students).items() if name in models}
 
@@ -192,6 +190,13 @@ Code {code_version()}, torch {torch.__version__}, seed {recipe.seed}.
 """
 
 # %% ../nbs/A2d_recipe.ipynb #e5a87061
+def _first_seconds(world):
+    "The first second of each clip of a set, as a set of its own."
+    frame, waves = world.frame, world.batch(range(len(world)))["wave"].numpy()
+    scenes = SceneSet.from_arrays(waves, list(frame.scene), world.classes, groups=frame.group, split=frame.split)
+    scenes.name = world.name
+    return scenes
+
 def _five_shot(world):
     "A probe: five-shot accuracy of an encoder's frozen embedding on a generated world."
     def probe(encoder): return dict(fiveshot=kshot_scenes(extract_embeddings(encoder, world, progress=False), world.frame, 5, repeats=30).mean)
@@ -199,10 +204,10 @@ def _five_shot(world):
 
 def _pretraining_history(out):
     "Both rounds of pre-training, an epoch a row."
-    rounds = [pd.read_csv(out / folder / "training" / "history.csv").assign(round=n) for n, folder in ((1, "1-pretrain"), (2, "4-pretrain"))]
-    return pd.concat(rounds)[["round", "epoch", "loss", "right", "fiveshot"]]
+    rounds = [pd.read_csv(out / folder / "training" / "history.csv").assign(round=n) for n, folder in ((1, "1-pretrain"), (2, "3-pretrain"))]
+    return pd.concat(rounds)[["round", "epoch", "loss", "right", "contrast", "fiveshot"]]
 
-_LEFT = {"nano-ssl": "4-pretrain/encoder.safetensors", "nano": "5-teacher/teacher"}
+_LEFT = {"nano-ssl": "3-pretrain/encoder.safetensors", "nano": "4-teacher/teacher"}
 
 def make_models(
     sounds: str | Path,  # folder of sounds by family, as `fetch_sounds` leaves it
@@ -219,8 +224,9 @@ def make_models(
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
     composed = soundscapes(shelf, recipe.count, seconds=5, recipes=possible(shelf))
     heard = None if recordings is None else licensed(recordings)
-    made = cook(composed, out, heard, recipe, models, progress, _five_shot(load_scenes("synth-icme24", scale=scale)))
-    target = load_scenes("synth-icme24", scale=scale) if recordings is None else load_scenes(recordings)
+    world = _first_seconds(load_scenes("synth-icme24", scale=scale))
+    made = cook(composed, out, heard, recipe, models, progress, _five_shot(world))
+    target = world if recordings is None else load_scenes(recordings)
     table = judge(made, target, heard.classes if heard else (), progress=progress)
     (out / "models").mkdir(exist_ok=True)
     atomic_write(out / "models" / "results.csv", table.assign(data=target.name).to_csv(index=False).encode())
@@ -231,5 +237,5 @@ def make_models(
     for name, model in made.items():
         results = f"K-shot accuracy in % on {target.name}; differences are to the mean log-mel.\n\n{kshot_text(table[table.row.isin((name, *others))])}"
         card = write_card(name, model, recipe, command, shelf.scenes, heard, results)
-        pack_model(out / _LEFT.get(name, f"6-{name}/student"), name, card, out / "models")
+        pack_model(out / _LEFT.get(name, f"5-{name}/student"), name, card, out / "models")
     return out / "models"

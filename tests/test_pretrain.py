@@ -2,13 +2,15 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from contrastasc.beats import BEATs, BEATsConfig, load_beats
-from contrastasc.pretrain import (DistilledTokenizer, MaskedObjective, Predictor, PretrainConfig, RandomTokenizer, TokenizerObjective,
+from contrastasc.pretrain import (DistilledTokenizer, MaskedObjective, Pairs, Predictor, PretrainConfig, RandomTokenizer, TokenizerObjective,
                                   draw_patches, fit_codes, grid_positions, nearest_codes, patchify, pretrain, train_tokenizer)
-from contrastasc.scenes import load_scenes
+from contrastasc.scenes import SceneSet, load_scenes
 from contrastasc.train import TrainConfig
 
 
@@ -137,3 +139,22 @@ def test_codes_that_nobody_chooses_go_where_somebody_is():
     z = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1], [1.0, -0.1]]), dim=1).repeat(20, 1)
     for _ in range(400): objective.move_codes(z, nearest_codes(z, objective.tokenizer.points))
     assert objective.tokenizer.points[:, 0].min() > 0.9 and torch.allclose(objective.tokenizer.points.norm(dim=1), torch.ones(8), atol=1e-5)
+
+
+def test_pairs_are_two_seconds_of_one_recording():
+    waves = [np.full(16000, i, np.float32) for i in range(7)]
+    scenes = SceneSet.from_arrays(waves, ["x"] * 7, recording=["a", "a", "a", "b", "b", "b", "lonely"])
+    pairs = Pairs(scenes)
+    assert len(pairs) == 4 and pairs.fingerprint != scenes.fingerprint
+    for seed in range(20):
+        torch.manual_seed(seed); batch = pairs.batch([0, 1, 2, 3])
+        first, second = batch["wave"][:, 0].long().view(2, 4)
+        assert batch["recording"].tolist() == [0, 1, 2, 0] * 2
+        assert all(a != b and a // 3 == b // 3 for a, b in zip(first[[0, 1, 3]].tolist(), second[[0, 1, 3]].tolist())) and first[2] == second[2] == 6
+
+
+def test_pairs_pull_seconds_of_a_recording_together(scenes, tmp_path):
+    config = replace(SHORT, contrast=1.0)
+    pretrain(scenes, config, tmp_path, progress=False)
+    history = pd.read_csv(tmp_path / "training" / "history.csv")
+    assert {"loss", "right", "contrast"} <= set(history) and history.contrast.iloc[-1] < history.contrast.iloc[0]

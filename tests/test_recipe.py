@@ -75,5 +75,5 @@ def test_from_sounds_to_models(tmp_path, recordings):
 
 
 def test_scales_and_seeds():
-    assert Recipe.at("paper", 5).round_two.seed == 5 and len(MODELS) == 7
+    assert Recipe.at("paper", 5).round.seed == 5 and len(MODELS) == 7
     with pytest.raises(ValueError): Recipe.at("huge")
