@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
+from .augment import DeviceImpulseResponse
 from .beats import BEATs, BEATsConfig, EncoderLayer, save_beats
 from .synth import resolve_scale
 from .softsupcon import ProjectionHead, soft_supcon_loss
@@ -145,6 +146,8 @@ class PretrainConfig:
     smoothing: float = 0.1  # of the targets
     contrast: float = 0.0  # weight of "two seconds of one recording belong together"; BEATs has none
     temperature: float = 0.1  # of that contrast
+    responses: float = 0.4  # with a contrast: chance that a second is heard through another microphone
+    level: float = 8.0  # with a contrast: up to so many dB louder or softer
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20, batch_size=128, lr=1e-3, weight_decay=0.01, warmup_epochs=1))
     seed: int = 0
 
@@ -181,6 +184,7 @@ class MaskedObjective(nn.Module):
         self.tokenizer = tokenizer.requires_grad_(False)
         self.predictor = Predictor(encoder.config, config.codes, config.width, config.layers)
         self.projection = ProjectionHead(encoder.config.encoder_embed_dim) if config.contrast else None
+        self.microphone = DeviceImpulseResponse(config.responses, unit_energy=True)
 
     def train(self, mode: bool = True):
         super().train(mode); self.tokenizer.eval()
@@ -193,8 +197,13 @@ class MaskedObjective(nn.Module):
         heard = self.encoder.encode(fbank, keep=visible)
         return self.predictor(heard, visible, hidden), tokens.gather(1, hidden), hidden, heard
 
+    def disturb(self, wave: Tensor) -> Tensor:  # [B, T] -> [B, T]
+        "Another microphone for some, another level for each."
+        return self.microphone(wave) * 10 ** (self.config.level / 20 * (2 * torch.rand(len(wave), 1, device=wave.device) - 1))
+
     def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", the share of tokens named right as "right", and "contrast" where it is asked for
-        logits, truth, _, heard = self.guess(self.encoder.fbank(batch["wave"]))
+        wave = batch["wave"] if self.projection is None else self.disturb(batch["wave"])
+        logits, truth, _, heard = self.guess(self.encoder.fbank(wave))
         logits, truth = logits.flatten(0, 1).float(), truth.flatten()
         parts = dict(loss=F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing), right=(logits.argmax(1) == truth).float().mean())
         if self.projection is None: return parts

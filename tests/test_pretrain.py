@@ -158,3 +158,14 @@ def test_pairs_pull_seconds_of_a_recording_together(scenes, tmp_path):
     pretrain(scenes, config, tmp_path, progress=False)
     history = pd.read_csv(tmp_path / "training" / "history.csv")
     assert {"loss", "right", "contrast"} <= set(history) and history.contrast.iloc[-1] < history.contrast.iloc[0]
+
+
+def test_only_pairs_are_disturbed(scenes):
+    wave = scenes.batch(range(4))["wave"]
+    torch.manual_seed(0)
+    objective = MaskedObjective(BEATs(BEATsConfig.nano()), RandomTokenizer(), PretrainConfig(contrast=1.0, responses=0.0))
+    ratio = (objective.disturb(wave) / wave.clamp(min=1e-9)).nan_to_num()[wave > 1e-3]
+    assert 10 ** (-8 / 20) <= ratio.min() < ratio.max() <= 10 ** (8 / 20) + 1e-4
+    plain, calls = MaskedObjective(BEATs(BEATsConfig.nano()), RandomTokenizer(), PretrainConfig()), []
+    plain.disturb = lambda w: calls.append(1) or w
+    plain(dict(wave=wave)); assert not calls
