@@ -149,6 +149,7 @@ class PretrainConfig:
     responses: float = 0.4  # with a contrast: chance that a second is heard through another microphone
     level: float = 8.0  # with a contrast: up to so many dB louder or softer
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20, batch_size=128, lr=1e-3, weight_decay=0.01, warmup_epochs=1))
+    tokenizer_lr: float = 2e-4  # of `train_tokenizer`, which ends with a few words for everything if it goes too fast
     seed: int = 0
 
     @classmethod
@@ -330,5 +331,5 @@ def train_tokenizer(
         tokenizer = DistilledTokenizer(teacher.config, config.codes)
         tokenizer.encoder.load_state_dict(teacher.state_dict())
         objective = TokenizerObjective(tokenizer, copy.deepcopy(teacher))
-    fit(objective, scenes, config.train, run and run / "tokenizer", progress and "tokenizer")
+    fit(objective, scenes, replace(config.train, lr=config.tokenizer_lr), run and run / "tokenizer", progress and "tokenizer")
     return objective.tokenizer.eval()
