@@ -554,6 +554,19 @@ _LAYERS = {f.__name__.lstrip("_"): f for f in (
     _rumble, _tyres, _rolling, _engine, _motor, _joints, _squeal, _rattle, _hiss, _ticks, _hvac, _mains, _beep, _till,
     _escalator, _keys, _pages, _dishes, _water, _trolley, _voice, _crowd, _announce, _steps, _gravel, _music, _wind,
     _leaves, _waves, _birds, _gulls, _traffic, _passby, _arrival, _horn, _hammer, _breaker, _drill)}
+LAYERS = tuple(_LAYERS)
+
+def render_layer(
+    name: str,  # of `LAYERS`
+    seed: int = 0,  # another seed: another engine, other birds, ...
+) -> Tensor:  # float32 [160000], RMS 0.05
+    "Ten seconds of one thing alone, without a room; silence where it happens not to sound."
+    if name not in _LAYERS: raise ValueError(f"there is no layer {name!r}; there are {', '.join(LAYERS)}")
+    mix, place, now = _Mix(("layer", seed, name), ("layer", seed, name, "now")), _dice("layer", seed, name), _dice("layer", seed, name, "now")
+    _LAYERS[name](mix, place, now, -30)
+    wave = mix.sound()
+    return torch.from_numpy((wave * (0.05 / max(np.sqrt(np.mean(wave**2)), 1e-9))).astype(np.float32))
+
 _ROOMS = {  # reverberation time (s), level of the tail (dB)
     "cabin": ((0.05, 0.15), (-12, -4)), "room": ((0.2, 0.6), (-10, -2)), "hall": ((0.7, 2.0), (-7, 2)),
     "station": ((0.8, 2.5), (-5, 4)), "street": ((0.2, 0.8), (-14, -6)), "open": ((0.1, 0.4), (-22, -12)),
@@ -606,19 +619,6 @@ def _segment(world: str, seed: int, scene: str, city: str, location: str, record
     wave *= np.float32(_amp(np.clip(db, -43, -19)) / np.sqrt(np.mean(wave**2)))
     wave.flags.writeable = False
     return wave
-
-LAYERS = tuple(_LAYERS)
-
-def render_layer(
-    name: str,  # of `LAYERS`
-    seed: int = 0,  # another seed: another engine, other birds, ...
-) -> Tensor:  # float32 [160000], RMS 0.05
-    "Ten seconds of one thing alone, without a room; silence where it happens not to sound."
-    if name not in _LAYERS: raise ValueError(f"there is no layer {name!r}; there are {', '.join(LAYERS)}")
-    mix, place, now = _Mix(("layer", seed, name), ("layer", seed, name, "now")), _dice("layer", seed, name), _dice("layer", seed, name, "now")
-    _LAYERS[name](mix, place, now, -30)
-    wave = mix.sound()
-    return torch.from_numpy((wave * (0.05 / max(np.sqrt(np.mean(wave**2)), 1e-9))).astype(np.float32))
 
 # %% ../nbs/01_synth.ipynb #fc4faafd
 @lru_cache(32)

@@ -10,7 +10,6 @@ __all__ = ['SCHEDULES', 'cosine_warmup', 'ramp_hold_decay', 'TrainConfig', 'code
 # %% ../nbs/07_train.ipynb #36d8f856
 import contrastasc
 import dataclasses, errno, hashlib, io, json, math, os, platform, time
-from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
@@ -208,7 +207,7 @@ def fit(
     config: TrainConfig = TrainConfig(),
     run: str | Path | None = None,  # folder for history and checkpoints; None keeps nothing
     progress: bool | str = True,  # show a bar; a text names it
-    probe: Callable | None = None,  # called after each epoch; the numbers it returns, by name, go into the history
+    probe=None,  # a function to call after each epoch; the numbers it returns, by name, go into the history
 ) -> pd.DataFrame:  # one row an epoch: epoch, lr, seconds, the mean of each loss and what the probe says
     "Train an objective in place, a checkpoint an epoch. On its run folder it goes on, or returns at once when done."
     if len(data) < 1: raise ValueError("there is nothing to train on: the data has no clips")
@@ -244,8 +243,7 @@ def _fit(objective, data, config, run, progress, probe):
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for epoch in range(start, config.epochs):
-                row = _train_epoch(model, data, optimizer, accelerator, config, epoch, total, warmup, bar)
-                history.append(row | probe())
+                history.append(_train_epoch(model, data, optimizer, accelerator, config, epoch, total, warmup, bar) | probe())
                 if run is not None and main: _save(run, objective, optimizer, epoch + 1, history)
     except KeyboardInterrupt:
         if main and run is not None: print(f"stopped in epoch {epoch + 1}; what was finished is in {run}: call again to go on")
