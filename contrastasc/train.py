@@ -197,8 +197,7 @@ def _open_run(run, description):
 def _locked(path):
     "Hold a lock file while working on what it stands for: a second process waits, and a killed one leaves no lock behind."
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path).acquire()
+        path.parent.mkdir(parents=True, exist_ok=True); return FileLock(path).acquire()
     except OSError as e: raise _cannot_write(path, e) from None
 
 def fit(
