@@ -658,7 +658,7 @@ def test_the_worlds_are_the_edition_that_packs_are_named_after():
 
 def test_sound_that_is_not_finite_is_never_packed(tmp_path, monkeypatch):
     monkeypatch.setenv("CONTRASTASC_HOME", str(tmp_path))
-    frame = pd.DataFrame(dict.fromkeys(COLUMNS, "") | dict(path=["good", "bad"], scene="x", recording=["a", "b"], start=0.0, duration=1.0))
+    frame = pd.DataFrame(dict.fromkeys(COLUMNS, "") | dict(path=["good", "bad"], scene="x", recording=["good", "bad"], start=0.0, duration=1.0))
     waves = dict(good=np.ones(16000, np.float32), bad=np.full(16000, np.nan, np.float32))
     opener = Opener("nan test", ("x",), lambda rows: (waves[p] for p in rows.path))
     with pytest.raises(SceneError, match="bad holds NaN"): SceneSet.from_opener(frame, opener, "test")
