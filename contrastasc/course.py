@@ -120,9 +120,9 @@ def _closed_rows(rows, bench, progress):
 def _on_worlds(scale, seed, variant, ks, repeats, progress):
     bench = worlds(scale)
     rows = train_rows(bench.train, scale, seed, variant, progress)
-    parts = [_closed_rows(rows, bench, progress)]
+    parts, rows = [_closed_rows(rows, bench, progress)], rows | shipped()
     for short, (scenes, table) in bench.targets.items():
-        frame = _kept_kshot(rows | shipped(), scenes, table, seen_classes(scenes), ks, repeats, progress, **bench.protocol)
+        frame = _kept_kshot(rows, scenes, table, seen_classes(scenes), ks, repeats, progress, **bench.protocol)
         n, seen = frame.classes.iloc[0], len(seen_classes(scenes))
         head = f"K-shot accuracy in % on {scenes.name}: {n} classes (chance {100 / n:.1f}), {seen} of them seen in training. {_SHIPPED}"
         tail = f"Difference to the student without KD. Intervals cover {frame.covers.iloc[0]}."

@@ -11,11 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 import pandas as pd
 import safetensors.torch
-import torch
 from safetensors import safe_open
 from torch import nn
 from .beats import load_beats
-from .cpmobile import Student
 from .distill import load_student
 from .finetune import Teacher, load_teacher
 from .train import atomic_write

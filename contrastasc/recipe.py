@@ -73,7 +73,7 @@ def _guessing(scenes, recipe, out, progress, probe):
     "Two rounds of pre-training with a tokenizer distilled between them: a BEATs encoder. Round two begins where round one ended."
     config = PretrainConfig(train=recipe.round, contrast=recipe.contrast, seed=recipe.seed)
     first = pretrain(scenes, config, out / "1-pretrain", progress=progress, probe=probe).encoder
-    words = train_tokenizer(scenes, first, replace(config, train=recipe.tokenizer), out / "2-tokenizer", progress)
+    words = train_tokenizer(scenes, first, replace(config, train=recipe.tokenizer, tokenizer_lr=recipe.tokenizer.lr), out / "2-tokenizer", progress)
     return pretrain(scenes, config, out / "3-pretrain", words, copy.deepcopy(first), progress, probe).encoder
 
 def _teaching(scenes, encoder, recipe, out, progress):
@@ -82,10 +82,9 @@ def _teaching(scenes, encoder, recipe, out, progress):
                             head_phase=replace(recipe.projection, epochs=20, schedule="constant"), projection_phase=recipe.projection)
     return finetune(scenes, copy.deepcopy(encoder), config, out, progress)
 
-def _learning(scenes, teacher, variant, recipe, out, progress):
+def _learning(scenes, teacher, outputs, variant, recipe, out, progress):
     "A student of a teacher."
     config = DistillConfig(variant=variant, alpha=recipe.alpha, train=replace(recipe.student, lr=LEARNING_RATES[variant] / 2), seed=recipe.seed)
-    outputs = teacher_outputs(teacher, scenes, out, progress)
     return distill(scenes, teacher, config, out / f"5-{variant}", outputs, progress)
 
 # %% ../nbs/A2d_recipe.ipynb #c4198baa
@@ -107,10 +106,19 @@ def cook(
     if set(models) == {"nano-ssl"}: return made
     labelled = Joined([composed] + [recordings] * recipe.repeat if recordings else [composed], "soundscapes")
     made["nano"] = _teaching(labelled, made["nano-ssl"], recipe, out / "4-teacher", progress)
-    students = {v: _learning(labelled, made["nano"], v, recipe, out, progress) for v in VARIANTS if v in models}
+    if set(models) <= {"nano-ssl", "nano"}: return {name: made[name] for name in MODELS if name in models}
+    outputs = teacher_outputs(made["nano"], labelled, out, progress)
+    students = {v: _learning(labelled, made["nano"], outputs, v, recipe, out, progress) for v in VARIANTS if v in models}
     return {name: model for name, model in (made | students).items() if name in models}
 
 # %% ../nbs/A2d_recipe.ipynb #697792ca
+def _first_seconds(world):
+    "The first second of each clip of a set, as a set of its own."
+    frame, waves = world.frame, world.batch(range(len(world)))["wave"].numpy()
+    scenes = SceneSet.from_arrays(waves, list(frame.scene), world.classes, groups=frame.group, split=frame.split)
+    scenes.name = world.name
+    return scenes
+
 def untrained(seed: int = 0) -> dict:  # encoder by name
     "What a trained model must beat: the mean log-mel, and a teacher and a student with random numbers."
     with torch.random.fork_rng():
@@ -190,13 +198,6 @@ Code {code_version()}, torch {torch.__version__}, seed {recipe.seed}.
 """
 
 # %% ../nbs/A2d_recipe.ipynb #e5a87061
-def _first_seconds(world):
-    "The first second of each clip of a set, as a set of its own."
-    frame, waves = world.frame, world.batch(range(len(world)))["wave"].numpy()
-    scenes = SceneSet.from_arrays(waves, list(frame.scene), world.classes, groups=frame.group, split=frame.split)
-    scenes.name = world.name
-    return scenes
-
 def _five_shot(world):
     "A probe: five-shot accuracy of an encoder's frozen embedding on a generated world."
     def probe(encoder): return dict(fiveshot=kshot_scenes(extract_embeddings(encoder, world, progress=False), world.frame, 5, repeats=30).mean)
