@@ -102,8 +102,7 @@ class PositionConv(nn.Module):
         groups: int,
     ):
         super().__init__()
-        self.groups, self.kernel = groups, kernel
-        self.bias = nn.Parameter(torch.zeros(dim))
+        self.groups, self.kernel, self.bias = groups, kernel, nn.Parameter(torch.zeros(dim))
         v = torch.randn(dim, dim // groups, kernel) * math.sqrt(4 / (kernel * dim))
         self.weight_g, self.weight_v = nn.Parameter(v.norm(dim=(0, 1), keepdim=True)), nn.Parameter(v)
 
@@ -111,7 +110,8 @@ class PositionConv(nn.Module):
         x: Tensor,  # [B, D, N]
     ) -> Tensor:  # [B, D, N]
         weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
-        return F.conv1d(x, weight, self.bias, padding=self.kernel // 2, groups=self.groups)[..., :x.shape[-1]]
+        with torch.autocast(x.device.type, enabled=False):  # some processors get grouped bfloat16 convolutions wrong
+            return F.conv1d(x.to(weight.dtype), weight, self.bias, padding=self.kernel // 2, groups=self.groups)[..., :x.shape[-1]]
 
 # %% ../nbs/05_beats.ipynb #b9df8cd8
 def _same(x): return x

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['patchify', 'RandomTokenizer', 'nearest_codes', 'draw_patches', 'grid_positions', 'Predictor', 'PretrainConfig',
-           'Pairs', 'MaskedObjective', 'pretrain', 'fit_codes', 'DistilledTokenizer', 'TokenizerObjective',
-           'train_tokenizer']
+           'Pairs', 'OtherRecorder', 'MaskedObjective', 'pretrain', 'fit_codes', 'DistilledTokenizer',
+           'TokenizerObjective', 'train_tokenizer']
 
 # %% ../nbs/A2_pretrain.ipynb #5cc54f2e
 import copy, math
@@ -135,7 +135,7 @@ class Predictor(nn.Module):
         x = self.unknown.to(heard.dtype).expand(len(heard), n, -1).scatter(1, at, heard)
         return self.leave(self.grid(x, bands).gather(1, hidden[..., None].expand(-1, -1, self.width)))
 
-# %% ../nbs/A2_pretrain.ipynb #bb36d58c
+# %% ../nbs/A2_pretrain.ipynb #84a44d4e
 @dataclass(frozen=True)
 class PretrainConfig:
     "Numbers of one round of pre-training; for the `nano` encoder. BEATs: 3 layers of 768 predict, label smoothing 0.1."
@@ -146,8 +146,6 @@ class PretrainConfig:
     smoothing: float = 0.1  # of the targets
     contrast: float = 0.0  # weight of "two seconds of one recording belong together"; BEATs has none
     temperature: float = 0.1  # of that contrast
-    responses: float = 0.4  # with a contrast: chance that a second is heard through another microphone
-    level: float = 8.0  # with a contrast: up to so many dB louder or softer
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20, batch_size=128, lr=1e-3, weight_decay=0.01, warmup_epochs=1))
     tokenizer_lr: float = 2e-4  # of `train_tokenizer`, which ends with a few words for everything if it goes too fast
     seed: int = 0
@@ -159,23 +157,39 @@ class PretrainConfig:
         size = {"paper": {}, "class": dict(epochs=2, batch_size=64), "tiny": dict(epochs=2, batch_size=64)}[resolve_scale(scale)]
         return replace(config, train=replace(config.train, seed=config.seed, **size))
 
-# %% ../nbs/A2_pretrain.ipynb #8e5a3bab
+# %% ../nbs/A2_pretrain.ipynb #7dddef2c
 class Pairs:
-    "A set for training in pairs: two seconds of one recording, chosen by torch's dice; as many seconds an epoch as the set has."
+    "A set for training in pairs: two seconds of each recording, chosen by torch's dice."
 
     def __init__(self, scenes):  # one-second clips with .frame.recording
         self.scenes, self.fingerprint = scenes, f"pairs {scenes.fingerprint}"
         rows = pd.Series(np.arange(len(scenes))).groupby(scenes.frame.recording.to_numpy(), sort=False)
         self.rows = [r.to_numpy() for _, r in rows]
 
-    def __len__(self): return (len(self.scenes) + 1) // 2
+    def __len__(self): return len(self.rows)
 
     def batch(self, indices) -> dict:  # wave [2 B, 16000], recording int64 [2 B]; partners are B apart
-        which = np.asarray(indices, np.int64) % len(self.rows)
+        which = np.asarray(indices, np.int64)
         two = np.array([self.rows[i][torch.randperm(n)[[0, -1]] if (n := len(self.rows[i])) > 1 else [0, 0]] for i in which])
         return dict(wave=self.scenes.batch(two.T.ravel())["wave"], recording=torch.from_numpy(np.tile(which, 2)))
 
-# %% ../nbs/A2_pretrain.ipynb #4d6bc423
+# %% ../nbs/A2_pretrain.ipynb #41ec4e4c
+class OtherRecorder(nn.Module):
+    "Another recorder for each clip: its colour, its noise and its level; in training only."
+
+    def __init__(self, level: float = 8.0, noise: tuple[float, float] = (-30.0, -5.0)):  # dB up or down; dB to the clip
+        super().__init__()
+        self.colour, self.level, self.noise = DeviceImpulseResponse(1.0, unit_energy=True), level, noise
+
+    def forward(self, wave: Tensor) -> Tensor:  # [B, T] -> [B, T]
+        if not self.training: return wave
+        def dice(low, high): return low + (high - low) * torch.rand(len(wave), 1, device=wave.device)
+        hz = torch.arange(wave.shape[1] // 2 + 1, device=wave.device).clamp_min(20)
+        noise = torch.fft.irfft(torch.fft.rfft(torch.randn_like(wave)) * hz ** -dice(0.25, 1.1), wave.shape[1])
+        loudness = wave.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
+        return (self.colour(wave) + noise * loudness * 10 ** (dice(*self.noise) / 20)) * 10 ** (dice(-self.level, self.level) / 20)
+
+# %% ../nbs/A2_pretrain.ipynb #e402efd2
 class MaskedObjective(nn.Module):
     "Masked acoustic-token prediction: the encoder hears the visible patches, the predictor names the hidden ones."
 
@@ -185,7 +199,7 @@ class MaskedObjective(nn.Module):
         self.tokenizer = tokenizer.requires_grad_(False)
         self.predictor = Predictor(encoder.config, config.codes, config.width, config.layers)
         self.projection = ProjectionHead(encoder.config.encoder_embed_dim) if config.contrast else None
-        self.microphone = DeviceImpulseResponse(config.responses, unit_energy=True)
+        self.recorder = OtherRecorder() if config.contrast else None
 
     def train(self, mode: bool = True):
         super().train(mode); self.tokenizer.eval()
@@ -198,16 +212,12 @@ class MaskedObjective(nn.Module):
         heard = self.encoder.encode(fbank, keep=visible)
         return self.predictor(heard, visible, hidden), tokens.gather(1, hidden), hidden, heard
 
-    def disturb(self, wave: Tensor) -> Tensor:  # [B, T] -> [B, T]
-        "Another microphone for some, another level for each."
-        return self.microphone(wave) * 10 ** (self.config.level / 20 * (2 * torch.rand(len(wave), 1, device=wave.device) - 1))
-
     def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", the share of tokens named right as "right", and "contrast" where it is asked for
-        wave = batch["wave"] if self.projection is None else self.disturb(batch["wave"])
+        wave = batch["wave"] if self.recorder is None else self.recorder(batch["wave"])
         logits, truth, _, heard = self.guess(self.encoder.fbank(wave))
         logits, truth = logits.flatten(0, 1).float(), truth.flatten()
         parts = dict(loss=F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing), right=(logits.argmax(1) == truth).float().mean())
-        if self.projection is None: return parts
+        if self.recorder is None: return parts
         z, recording = gather_rows(self.projection(heard.mean(1)).float()), gather_rows(batch["recording"])
         parts["contrast"] = soft_supcon_loss(z, (recording[:, None] == recording.unique()).float(), self.config.temperature)
         return parts | dict(loss=parts["loss"] + self.config.contrast * parts["contrast"])

@@ -43,12 +43,12 @@ def licensed(
 
 # %% ../nbs/A2d_recipe.ipynb #aa7418b8
 _SIZES = dict(  # soundscapes of a kind; epochs of a round, the tokenizer, the projection, the teacher, a student; clips a step
-    paper=(500, 4, 1, 1, 4, 4, 128), **{"class": (80, 4, 1, 1, 2, 2, 64)}, tiny=(2, 1, 1, 1, 1, 1, 32))
+    paper=(1500, 3, 1, 1, 4, 4, 128), **{"class": (200, 3, 1, 1, 2, 2, 64)}, tiny=(3, 1, 1, 1, 1, 1, 32))
 
 @dataclass(frozen=True)
 class Recipe:
     "Numbers of the weights that ship, but for those that `PretrainConfig`, `FinetuneConfig` and `DistillConfig` have already."
-    count: int  # soundscapes of each kind, five seconds each
+    count: int  # soundscapes of each kind, two seconds each
     repeat: int  # how often real recordings are heard in an epoch
     round: TrainConfig  # of pre-training; there are two, and a step hears pairs of clips
     tokenizer: TrainConfig  # between the rounds: puts what round one knows into words
@@ -78,13 +78,15 @@ def _guessing(scenes, recipe, out, progress, probe):
 
 def _teaching(scenes, encoder, recipe, out, progress):
     "A contrastive teacher from a pre-trained encoder, which is left as it was."
-    config = FinetuneConfig(weight=0.75, temperature=0.1, scale=24.0, mixup=(0.0, 2.0), seed=recipe.seed, end_to_end=recipe.teacher,
-                            head_phase=replace(recipe.projection, epochs=20, schedule="constant"), projection_phase=recipe.projection)
+    config = FinetuneConfig(weight=0.5, temperature=0.1, scale=24.0, mixup=(0.0, 2.0), mask=0, mixstyle=(0.0, 0.4), seed=recipe.seed,
+                            end_to_end=recipe.teacher, head_phase=replace(recipe.projection, epochs=20, schedule="constant"),
+                            projection_phase=recipe.projection)
     return finetune(scenes, copy.deepcopy(encoder), config, out, progress)
 
 def _learning(scenes, teacher, outputs, variant, recipe, out, progress):
     "A student of a teacher."
-    config = DistillConfig(variant=variant, alpha=recipe.alpha, train=replace(recipe.student, lr=LEARNING_RATES[variant] / 2), seed=recipe.seed)
+    config = DistillConfig(variant=variant, alpha=recipe.alpha, impulse_response=0.0, mask=0, mixstyle=(0.0, 0.4),
+                           train=replace(recipe.student, lr=LEARNING_RATES[variant] / 2), seed=recipe.seed)
     return distill(scenes, teacher, config, out / f"5-{variant}", outputs, progress)
 
 # %% ../nbs/A2d_recipe.ipynb #c4198baa
@@ -223,7 +225,7 @@ def make_models(
     "Compose, train, judge, write cards and pack. Called again with the same folders, a stopped run goes on."
     recipe, out = Recipe.at(scale, seed, precision), Path(out)
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
-    composed = soundscapes(shelf, recipe.count, seconds=5, recipes=possible(shelf))
+    composed = soundscapes(shelf, recipe.count, seconds=2, recipes=possible(shelf))
     heard = None if recordings is None else licensed(recordings)
     world = _first_seconds(load_scenes("synth-icme24", scale=scale))
     made = cook(composed, out, heard, recipe, models, progress, _five_shot(world))

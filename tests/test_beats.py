@@ -541,3 +541,11 @@ def test_keys_and_shapes(model, tmp_path):
     refuses(write(state, encoder_attention_heads=7), "encoder_attention_heads")
     refuses(write(state, encoder_embed_dim="wide"), "configuration")
     refuses(write(state | {"quantize.embedding.weight": torch.zeros(1024, 256)}), "tokenizer", "AS2M")
+
+
+def test_half_precision_hears_the_same():
+    torch.manual_seed(0)
+    encoder, fbank = BEATs(BEATsConfig.nano()).eval(), torch.randn(8, 98, 128)
+    exact = encoder.encode(fbank)
+    with torch.autocast("cpu", torch.bfloat16): rough = encoder.encode(fbank).float()
+    assert (rough - exact).norm() < 0.05 * (exact - exact.mean((0, 1))).norm()

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from contrastasc.beats import BEATs, BEATsConfig, load_beats
-from contrastasc.pretrain import (DistilledTokenizer, MaskedObjective, Pairs, Predictor, PretrainConfig, RandomTokenizer, TokenizerObjective,
-                                  draw_patches, fit_codes, grid_positions, nearest_codes, patchify, pretrain, train_tokenizer)
+from contrastasc.pretrain import (DistilledTokenizer, MaskedObjective, OtherRecorder, Pairs, Predictor, PretrainConfig, RandomTokenizer,
+                                  TokenizerObjective, draw_patches, fit_codes, grid_positions, nearest_codes, patchify, pretrain,
+                                  train_tokenizer)
 from contrastasc.scenes import SceneSet, load_scenes
 from contrastasc.train import TrainConfig
 
@@ -145,12 +146,12 @@ def test_pairs_are_two_seconds_of_one_recording():
     waves = [np.full(16000, i, np.float32) for i in range(7)]
     scenes = SceneSet.from_arrays(waves, ["x"] * 7, recording=["a", "a", "a", "b", "b", "b", "lonely"])
     pairs = Pairs(scenes)
-    assert len(pairs) == 4 and pairs.fingerprint != scenes.fingerprint
+    assert len(pairs) == 3 and pairs.fingerprint != scenes.fingerprint
     for seed in range(20):
-        torch.manual_seed(seed); batch = pairs.batch([0, 1, 2, 3])
-        first, second = batch["wave"][:, 0].long().view(2, 4)
-        assert batch["recording"].tolist() == [0, 1, 2, 0] * 2
-        assert all(a != b and a // 3 == b // 3 for a, b in zip(first[[0, 1, 3]].tolist(), second[[0, 1, 3]].tolist())) and first[2] == second[2] == 6
+        torch.manual_seed(seed); batch = pairs.batch([0, 1, 2])
+        first, second = batch["wave"][:, 0].long().view(2, 3)
+        assert batch["recording"].tolist() == [0, 1, 2] * 2
+        assert all(a != b and a // 3 == b // 3 for a, b in zip(first[:2].tolist(), second[:2].tolist())) and first[2] == second[2] == 6
 
 
 def test_pairs_pull_seconds_of_a_recording_together(scenes, tmp_path):
@@ -160,12 +161,26 @@ def test_pairs_pull_seconds_of_a_recording_together(scenes, tmp_path):
     assert {"loss", "right", "contrast"} <= set(history) and history.contrast.iloc[-1] < history.contrast.iloc[0]
 
 
-def test_only_pairs_are_disturbed(scenes):
-    wave = scenes.batch(range(4))["wave"]
+def test_another_recorder_changes_level_colour_and_noise():
     torch.manual_seed(0)
-    objective = MaskedObjective(BEATs(BEATsConfig.nano()), RandomTokenizer(), PretrainConfig(contrast=1.0, responses=0.0))
-    ratio = (objective.disturb(wave) / wave.clamp(min=1e-9)).nan_to_num()[wave > 1e-3]
-    assert 10 ** (-8 / 20) <= ratio.min() < ratio.max() <= 10 ** (8 / 20) + 1e-4
-    plain, calls = MaskedObjective(BEATs(BEATsConfig.nano()), RandomTokenizer(), PretrainConfig()), []
-    plain.disturb = lambda w: calls.append(1) or w
-    plain(dict(wave=wave)); assert not calls
+    wave = torch.sin(2 * torch.pi * 440 * torch.arange(16000) / 16000).expand(200, -1) * 0.1
+    quiet = OtherRecorder(level=8.0, noise=(-200.0, -200.0)); quiet.colour.p = 0.0
+    gain = 20 * torch.log10(quiet(wave).std(1) / wave.std(1))
+    assert -8 <= gain.min() < -6 and 6 < gain.max() <= 8
+    noisy = OtherRecorder(level=0.0, noise=(-20.0, -10.0)); noisy.colour.p = 0.0
+    ratio = 20 * torch.log10((noisy(wave) - wave).norm(dim=1) / wave.norm(dim=1))
+    assert -20.01 <= ratio.min() < -19 and -11 < ratio.max() <= -9.99
+    coloured = OtherRecorder(level=0.0, noise=(-200.0, -200.0))(wave)
+    assert coloured.std(1).unique().numel() > 10
+    assert torch.equal(OtherRecorder().eval()(wave), wave)
+
+
+def test_only_pairs_are_disturbed(scenes):
+    wave, calls = scenes.batch(range(4))["wave"], []
+    for contrast in (0.0, 1.0):
+        objective = MaskedObjective(BEATs(BEATsConfig.nano()), RandomTokenizer(), PretrainConfig(contrast=contrast))
+        fbank = objective.encoder.fbank
+        objective.encoder.fbank = lambda w: calls.append(torch.equal(w, wave)) or fbank(w)
+        objective(dict(wave=wave, recording=torch.tensor([0, 1, 0, 1])))
+    assert calls == [True, False]
+
