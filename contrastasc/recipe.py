@@ -206,10 +206,10 @@ def _five_shot(world):
     def probe(encoder): return dict(fiveshot=kshot_scenes(extract_embeddings(encoder, world, progress=False), world.frame, 5, repeats=30).mean)
     return probe
 
-def _pretraining_history(out):
-    "Both rounds of pre-training, an epoch a row."
+def _pretraining_history(out, untrained):
+    "Both rounds of pre-training, an epoch a row; before them what the probe said of the untrained encoder."
     rounds = [pd.read_csv(out / folder / "training" / "history.csv").assign(round=n) for n, folder in ((1, "1-pretrain"), (2, "3-pretrain"))]
-    return pd.concat(rounds)[["round", "epoch", "loss", "right", "contrast", "fiveshot"]]
+    return pd.concat([pd.DataFrame([dict(round=0, epoch=0, **untrained)]), *rounds])[["round", "epoch", "loss", "right", "contrast", "fiveshot"]]
 
 _LEFT = {"nano-ssl": "3-pretrain/encoder.safetensors", "nano": "4-teacher/teacher"}
 
@@ -229,12 +229,14 @@ def make_models(
     composed = soundscapes(shelf, recipe.count, seconds=2, recipes=possible(shelf))
     heard = None if recordings is None else licensed(recordings)
     world = _first_seconds(load_scenes("synth-icme24", scale=scale))
-    made = cook(composed, out, heard, recipe, models, progress, _five_shot(world))
+    probe = _five_shot(world)
+    made = cook(composed, out, heard, recipe, models, progress, probe)
     target = world if recordings is None else load_scenes(recordings)
     table = judge(made, target, heard.classes if heard else (), progress=progress)
     (out / "models").mkdir(exist_ok=True)
     atomic_write(out / "models" / "results.csv", table.assign(data=target.name).to_csv(index=False).encode())
-    atomic_write(out / "models" / "pretraining.csv", _pretraining_history(out).to_csv(index=False).encode())
+    history = _pretraining_history(out, probe(untrained(seed)["random nano"].eval()))
+    atomic_write(out / "models" / "pretraining.csv", history.to_csv(index=False).encode())
     others = (MeanLogMel.name, "random nano", "random cpm126k")
     command = (f"contrastasc pretrain --sounds sounds --fetch --out weights{' --recordings recordings' if recordings else ''} "
                f"--seed {seed} --scale {resolve_scale(scale)} --precision {precision}")
