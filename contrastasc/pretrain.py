@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['patchify', 'RandomTokenizer', 'nearest_codes', 'draw_patches', 'grid_positions', 'Predictor', 'PretrainConfig',
-           'Pairs', 'OtherRecorder', 'MaskedObjective', 'pretrain', 'fit_codes', 'DistilledTokenizer',
+           'Pairs', 'OtherRecorder', 'MaskedObjective', 'pretrain', 'first_seconds', 'fit_codes', 'DistilledTokenizer',
            'TokenizerObjective', 'train_tokenizer']
 
 # %% ../nbs/A2_pretrain.ipynb #5cc54f2e
@@ -21,6 +21,7 @@ from .augment import DeviceImpulseResponse
 from .beats import BEATs, BEATsConfig, EncoderLayer, save_beats
 from .synth import resolve_scale
 from .softsupcon import ProjectionHead, soft_supcon_loss
+from .scenes import SAMPLE_RATE, SceneSet
 from .train import TrainConfig, fit, gather_rows
 
 # %% ../nbs/A2_pretrain.ipynb #50a153d9
@@ -184,7 +185,7 @@ class OtherRecorder(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:  # [B, T] -> [B, T]
         if not self.training: return wave
         def dice(low, high): return low + (high - low) * torch.rand(len(wave), 1, device=wave.device)
-        hz = torch.arange(wave.shape[1] // 2 + 1, device=wave.device).clamp_min(20)
+        hz = torch.fft.rfftfreq(wave.shape[1], 1 / SAMPLE_RATE, device=wave.device).clamp_min(20)
         noise = torch.fft.irfft(torch.fft.rfft(torch.randn_like(wave)) * hz ** -dice(0.25, 1.1), wave.shape[1])
         loudness = wave.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
         return (self.colour(wave) + noise * loudness * 10 ** (dice(*self.noise) / 20)) * 10 ** (dice(-self.level, self.level) / 20)
@@ -199,7 +200,7 @@ class MaskedObjective(nn.Module):
         self.tokenizer = tokenizer.requires_grad_(False)
         self.predictor = Predictor(encoder.config, config.codes, config.width, config.layers)
         self.projection = ProjectionHead(encoder.config.encoder_embed_dim) if config.contrast else None
-        self.recorder = OtherRecorder() if config.contrast else None
+        self.recorder = OtherRecorder() if config.contrast else nn.Identity()
 
     def train(self, mode: bool = True):
         super().train(mode); self.tokenizer.eval()
@@ -213,11 +214,10 @@ class MaskedObjective(nn.Module):
         return self.predictor(heard, visible, hidden), tokens.gather(1, hidden), hidden, heard
 
     def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", the share of tokens named right as "right", and "contrast" where it is asked for
-        wave = batch["wave"] if self.recorder is None else self.recorder(batch["wave"])
-        logits, truth, _, heard = self.guess(self.encoder.fbank(wave))
+        logits, truth, _, heard = self.guess(self.encoder.fbank(self.recorder(batch["wave"])))
         logits, truth = logits.flatten(0, 1).float(), truth.flatten()
         parts = dict(loss=F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing), right=(logits.argmax(1) == truth).float().mean())
-        if self.recorder is None: return parts
+        if self.projection is None: return parts
         z, recording = gather_rows(self.projection(heard.mean(1)).float()), gather_rows(batch["recording"])
         parts["contrast"] = soft_supcon_loss(z, (recording[:, None] == recording.unique()).float(), self.config.temperature)
         return parts | dict(loss=parts["loss"] + self.config.contrast * parts["contrast"])
@@ -241,6 +241,14 @@ def pretrain(
     fit(objective, Pairs(scenes) if config.contrast else scenes, config.train, run and run / "training", progress and "pre-training", probe and (lambda: probe(encoder)))
     if run is not None: save_beats(encoder, run / "encoder.safetensors")
     return objective.eval()
+
+# %% ../nbs/A2_pretrain.ipynb #16700b19
+def first_seconds(scenes: SceneSet) -> SceneSet:
+    "The first second of each clip of a set, as a set of its own: quick to ask about."
+    frame, waves = scenes.frame, scenes.batch(range(len(scenes)))["wave"].numpy()
+    first = SceneSet.from_arrays(waves, list(frame.scene), scenes.classes, groups=frame.group, split=frame.split)
+    first.name = scenes.name
+    return first
 
 # %% ../nbs/A2_pretrain.ipynb #9c902e31
 def fit_codes(

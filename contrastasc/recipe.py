@@ -20,7 +20,7 @@ from .distill import DistillConfig, LEARNING_RATES, distill, teacher_outputs
 from .evaluate import kshot_scenes
 from .finetune import FinetuneConfig, finetune
 from .paper import MeanLogMel
-from .pretrain import PretrainConfig, pretrain, train_tokenizer
+from .pretrain import PretrainConfig, first_seconds, pretrain, train_tokenizer
 from .pretrained import pack_model
 from .scenes import SceneError, SceneSet, load_scenes
 from .soundscapes import Joined, Shelf, made_sounds, possible, soundscapes
@@ -54,7 +54,7 @@ class Recipe:
     tokenizer: TrainConfig  # between the rounds: puts what round one knows into words, on a third of the clips
     projection: TrainConfig  # of the teacher, before its encoder moves
     teacher: TrainConfig
-    student: TrainConfig  # half as many clips a step, 0.3 times the learning rate that the paper gives the variant
+    student: TrainConfig  # of cpm126k; the others' learning rates are in the paper's proportion to it
     contrast: float = 1.0  # weight of "two seconds of one recording belong together" in pre-training
     alpha: float = 0.5  # share of the labels in equation (4); the paper's teacher deserves more trust, and has 0.02
     seed: int = 0
@@ -86,8 +86,9 @@ def _teaching(scenes, encoder, recipe, out, progress):
 
 def _learning(scenes, teacher, outputs, variant, recipe, out, progress):
     "A student of a teacher."
+    lr = recipe.student.lr * LEARNING_RATES[variant] / LEARNING_RATES["cpm126k"]
     config = DistillConfig(variant=variant, alpha=recipe.alpha, impulse_response=0.0, mask=0, mixstyle=(0.0, 0.4),
-                           train=replace(recipe.student, lr=0.3 * LEARNING_RATES[variant]), seed=recipe.seed)
+                           train=replace(recipe.student, lr=lr), seed=recipe.seed)
     return distill(scenes, teacher, config, out / f"5-{variant}", outputs, progress)
 
 # %% ../nbs/A2d_recipe.ipynb #c4198baa
@@ -109,19 +110,12 @@ def cook(
     if set(models) == {"nano-ssl"}: return made
     labelled = Joined([composed] + [recordings] * recipe.repeat if recordings else [composed], "soundscapes")
     made["nano"] = _teaching(labelled, made["nano-ssl"], recipe, out / "4-teacher", progress)
-    if set(models) <= {"nano-ssl", "nano"}: return {name: made[name] for name in MODELS if name in models}
-    outputs = teacher_outputs(made["nano"], labelled, out, progress)
-    students = {v: _learning(labelled, made["nano"], outputs, v, recipe, out, progress) for v in VARIANTS if v in models}
-    return {name: model for name, model in (made | students).items() if name in models}
+    if students := [v for v in VARIANTS if v in models]:
+        outputs = teacher_outputs(made["nano"], labelled, out, progress)
+        made |= {v: _learning(labelled, made["nano"], outputs, v, recipe, out, progress) for v in students}
+    return {name: model for name, model in made.items() if name in models}
 
 # %% ../nbs/A2d_recipe.ipynb #697792ca
-def _first_seconds(world):
-    "The first second of each clip of a set, as a set of its own."
-    frame, waves = world.frame, world.batch(range(len(world)))["wave"].numpy()
-    scenes = SceneSet.from_arrays(waves, list(frame.scene), world.classes, groups=frame.group, split=frame.split)
-    scenes.name = world.name
-    return scenes
-
 def untrained(seed: int = 0) -> dict:  # encoder by name
     "What a trained model must beat: the mean log-mel, and a teacher and a student with random numbers."
     with torch.random.fork_rng():
@@ -206,10 +200,10 @@ def _five_shot(world):
     def probe(encoder): return dict(fiveshot=kshot_scenes(extract_embeddings(encoder, world, progress=False), world.frame, 5, repeats=30).mean)
     return probe
 
-def _pretraining_history(out, untrained):
+def _pretraining_history(out, before):
     "Both rounds of pre-training, an epoch a row; before them what the probe said of the untrained encoder."
     rounds = [pd.read_csv(out / folder / "training" / "history.csv").assign(round=n) for n, folder in ((1, "1-pretrain"), (2, "3-pretrain"))]
-    return pd.concat([pd.DataFrame([dict(round=0, epoch=0, **untrained)]), *rounds])[["round", "epoch", "loss", "right", "contrast", "fiveshot"]]
+    return pd.concat([pd.DataFrame([dict(round=0, epoch=0, **before)]), *rounds])[["round", "epoch", "loss", "right", "contrast", "fiveshot"]]
 
 _LEFT = {"nano-ssl": "3-pretrain/encoder.safetensors", "nano": "4-teacher/teacher"}
 
@@ -228,7 +222,7 @@ def make_models(
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
     composed = soundscapes(shelf, recipe.count, seconds=2, recipes=possible(shelf))
     heard = None if recordings is None else licensed(recordings)
-    world = _first_seconds(load_scenes("synth-icme24", scale=scale))
+    world = first_seconds(load_scenes("synth-icme24", scale=scale))
     probe = _five_shot(world)
     made = cook(composed, out, heard, recipe, models, progress, probe)
     target = world if recordings is None else load_scenes(recordings)

@@ -142,7 +142,7 @@ def _digest(*parts) -> str:
 
 def _work(frame, opener, todo, seconds):
     "Encoded chunks (start, sound, scale) as they get ready, in order, from one thread per core."
-    def encode(start, stop): return start, *_encode(list(opener.read(part := frame.iloc[start:stop])), seconds, part.recording.tolist())
+    def encode(start, stop): return start, *_encode(list(opener.read(part := frame.iloc[start:stop])), seconds, part.path.tolist())
     workers, waiting, todo = os.cpu_count() or 1, deque(), deque(todo)
     with ThreadPoolExecutor(workers) as pool:
         try:

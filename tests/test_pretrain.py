@@ -183,4 +183,3 @@ def test_only_pairs_are_disturbed(scenes):
         objective.encoder.fbank = lambda w: calls.append(torch.equal(w, wave)) or fbank(w)
         objective(dict(wave=wave, recording=torch.tensor([0, 1, 0, 1])))
     assert calls == [True, False]
-

@@ -330,7 +330,7 @@ def read(rows):
     for i in rows.start:
         if i >= 300 and len(sys.argv) > 1: time.sleep(0.02)
         yield torch.full((16000,), float(i + 1))
-frame = pd.DataFrame(dict(recording=[str(i // 10) for i in range(600)], start=range(600), duration=1.0))
+frame = pd.DataFrame(dict(path="", recording=[str(i // 10) for i in range(600)], start=range(600), duration=1.0))
 store = s._pack(frame, s.Opener("crash", (), read), "crash")
 import numpy as np
 assert torch.allclose(store.pick(np.arange(600), 0)[:, 7], torch.arange(1.0, 601)), "wrong sound"
@@ -363,7 +363,7 @@ def test_killed_while_packing(cache):
 
 
 def test_resuming_reads_only_what_is_missing(cache):
-    seen, frame = [], pd.DataFrame(dict(recording=[str(i // 10) for i in range(600)], start=range(600), duration=1.0))
+    seen, frame = [], pd.DataFrame(dict(path="", recording=[str(i // 10) for i in range(600)], start=range(600), duration=1.0))
     def opener(stop_at):
         def read(rows):
             for i in rows.start:
@@ -658,7 +658,7 @@ def test_the_worlds_are_the_edition_that_packs_are_named_after():
 
 def test_sound_that_is_not_finite_is_never_packed(tmp_path, monkeypatch):
     monkeypatch.setenv("CONTRASTASC_HOME", str(tmp_path))
-    frame = pd.DataFrame(dict.fromkeys(COLUMNS, "") | dict(path=["good", "bad"], scene="x", recording=["good", "bad"], start=0.0, duration=1.0))
+    frame = pd.DataFrame(dict.fromkeys(COLUMNS, "") | dict(path=["good", "bad"], scene="x", recording=["a", "b"], start=0.0, duration=1.0))
     waves = dict(good=np.ones(16000, np.float32), bad=np.full(16000, np.nan, np.float32))
     opener = Opener("nan test", ("x",), lambda rows: (waves[p] for p in rows.path))
     with pytest.raises(SceneError, match="bad holds NaN"): SceneSet.from_opener(frame, opener, "test")
