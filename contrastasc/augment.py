@@ -14,6 +14,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 from safetensors.torch import load as load_safetensors
+from scipy.fft import next_fast_len
 from .audio import AudioError, read_audio
 
 # %% ../nbs/04_augment.ipynb #0be1976b
@@ -36,7 +37,7 @@ def apply_impulse_response(
     ir: Tensor,  # impulse response [L], or one a clip [B, L]
 ) -> Tensor:  # [B, T]
     "Full linear convolution truncated to the input's length."
-    n = wave.shape[-1] + ir.shape[-1] - 1
+    n = next_fast_len(wave.shape[-1] + ir.shape[-1] - 1, real=True)
     return torch.fft.irfft(torch.fft.rfft(wave, n) * torch.fft.rfft(ir.to(wave), n), n)[..., :wave.shape[-1]]
 
 # %% ../nbs/04_augment.ipynb #260de35a
