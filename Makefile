@@ -1,11 +1,12 @@
 # make course   install, export the library, run every chapter, print the results
 # make test     all tests and the checks of every notebook
 # make lab      open the course in JupyterLab, on this machine only
+# make app      serve the embedding explorer as an app, on this machine only
 PYTHON ?= python3
 BIN := .venv/bin
 export CONTRASTASC_HOME ?= $(CURDIR)/.cache
 
-.PHONY: course test lab export readme gates
+.PHONY: course test lab app export readme gates
 
 course: .venv/.installed
 	$(BIN)/nbdev_export
@@ -16,6 +17,9 @@ test: .venv/.installed
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=nbs
+
+app: .venv/.installed
+	$(BIN)/voila nbs/17_explore.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=True
 
 export: .venv/.installed
 	$(BIN)/nbdev_clean
