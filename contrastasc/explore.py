@@ -57,7 +57,7 @@ def judged(
     "What each space makes of each clip."
     classes, table = np.asarray(classes), {}
     for title, x in spaces.items():
-        guess = np.asarray((predictions or {}).get(title, guess_left_out(x, labels)))
+        guess = np.asarray(predictions[title] if title in (predictions or {}) else guess_left_out(x, labels))
         if len(guess) != len(labels): raise ValueError(f"{title!r} has {len(guess)} predictions, but there are {len(labels)} clips")
         table[f"guess, {title}"] = classes[guess] if guess.dtype.kind in "iu" else guess.astype(str)
         table[f"right, {title}"] = np.where(table[f"guess, {title}"] == classes[labels], "right", "wrong")

@@ -270,7 +270,7 @@ def turn_to(
     return turn, like.mean(0) - middle @ turn
 
 # %% ../nbs/16_project.ipynb #ffff2280
-def _dots(ax, xy, colour, order, unit, chosen):
+def _dots(ax, xy, colour, order, chosen):
     "Points in their colours over the grey of the others."
     if order is not None: chosen = chosen & np.isin(colour, order)
     if not chosen.all(): ax.scatter(*xy[~chosen].T, s=8, color="0.85", linewidths=0, label="others")
@@ -302,7 +302,7 @@ def plot_map(
     fig.set_size_inches(1.6 + 3.2 * len(maps), 3.2)
     axes = fig.subplots(1, len(maps), squeeze=False)
     for ax, (title, xy) in zip(axes[0], maps.items()):
-        points = _dots(ax, np.asarray(xy), colour, order, unit, chosen)
+        points = _dots(ax, np.asarray(xy), colour, order, chosen)
         ax.set(title=title, xticks=[], yticks=[], xlabel="map 1", ylabel="map 2")
     if order is None: fig.colorbar(points, ax=axes[0], label=unit)
     else: axes[0, -1].legend(title=unit, bbox_to_anchor=(1, 1), loc="upper left", markerscale=1.4)

@@ -1,6 +1,5 @@
 "A notebook in a real JupyterLab in a real browser that can reach this machine and nothing else."
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -8,7 +7,6 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
@@ -28,19 +26,13 @@ def free_port():
 
 
 @contextmanager
-def jupyter(folder: Path, program="lab"):
-    "Serve a folder; gives the address. The server is stopped afterwards, and its kernels with it."
-    port, settings = free_port(), folder / ".settings"
-    settings.mkdir(exist_ok=True)
-    (settings / "overrides.json").write_text(json.dumps(_QUIET))
-    command = [Path(sys.executable).with_name("jupyter"), program, "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
-               "--IdentityProvider.token=t", "--allow-root", f"--notebook-dir={folder}"]
-    if program == "lab": command += ["--expose-app-in-browser", f"--LabApp.app_settings_dir={settings}"]
+def _served(command, port, folder):
+    "Run a server until it listens; gives its address, and stops it afterwards, its kernels with it."
     with open(folder / "server.log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen([Path(sys.executable).with_name(command[0]), *command[1:]], stdout=log, stderr=log, cwd=folder)
     try:
         for _ in range(240):
-            try: urlopen(f"http://127.0.0.1:{port}/api?token=t", timeout=2); break
+            try: socket.create_connection(("127.0.0.1", port), 2).close(); break
             except OSError: time.sleep(0.25)
         else: raise RuntimeError((folder / "server.log").read_text()[-2000:])
         yield f"http://127.0.0.1:{port}"
@@ -50,23 +42,21 @@ def jupyter(folder: Path, program="lab"):
         except subprocess.TimeoutExpired: server.kill()
 
 
-@contextmanager
+def jupyter(folder: Path, program="lab"):
+    "Serve a folder in JupyterLab or Notebook."
+    port, settings = free_port(), folder / ".settings"
+    settings.mkdir(exist_ok=True)
+    (settings / "overrides.json").write_text(json.dumps(_QUIET))
+    command = ["jupyter", program, "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
+               "--IdentityProvider.token=t", "--allow-root", f"--notebook-dir={folder}"]
+    if program == "lab": command += ["--expose-app-in-browser", f"--LabApp.app_settings_dir={settings}"]
+    return _served(command, port, folder)
+
+
 def voila(folder: Path, name):
-    "Serve one notebook as an app; gives the address."
+    "Serve one notebook as an app."
     port = free_port()
-    with open(folder / "voila.log", "w") as log:
-        server = subprocess.Popen([Path(sys.executable).with_name("voila"), "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", folder / name],
-                                  stdout=log, stderr=log, cwd=folder)
-    try:
-        for _ in range(240):
-            try: socket.create_connection(("127.0.0.1", port), 2).close(); break
-            except OSError: time.sleep(0.25)
-        else: raise RuntimeError((folder / "voila.log").read_text()[-2000:])
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        try: server.wait(15)
-        except subprocess.TimeoutExpired: server.kill()
+    return _served(["voila", "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", folder / name], port, folder)
 
 
 def window(chromium, width=1400, height=1300, **options):

@@ -303,8 +303,8 @@ class View {
 
   magnify(by, x = this.w / 2, y = this.h / 2) {
     const zoom = clamp(this.zoom * by, 0.5, 200), change = 1 - this.zoom / zoom;
-    this.cx += change * (x - this.w / 2) / this.scale * (zoom / this.zoom) * (this.zoom / zoom);
-    this.cy -= change * (y - this.h / 2) / this.scale * (zoom / this.zoom) * (this.zoom / zoom);
+    this.cx += change * (x - this.w / 2) / this.scale;
+    this.cy -= change * (y - this.h / 2) / this.scale;
     this.zoom = zoom; this.app.redraw();
   }
 
