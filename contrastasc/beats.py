@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['relative_buckets', 'Attention', 'PositionConv', 'BEATsConfig', 'GLU', 'EncoderLayer', 'Encoder', 'shrink_mask',
-           'mean_tokens', 'BEATs', 'Trace', 'trace', 'load_beats', 'save_beats']
+           'mean_tokens', 'band_statistics', 'BEATs', 'Trace', 'trace', 'load_beats', 'save_beats']
 
 # %% ../nbs/05_beats.ipynb #a323af17
 import json
@@ -117,6 +117,7 @@ class PositionConv(nn.Module):
 def _same(x): return x
 
 _tanh_gelu = partial(F.gelu, approximate="tanh")
+_READOUTS = ("mean", "bands")
 _ACTIVATIONS = dict(gelu=F.gelu, gelu_accurate=_tanh_gelu, gelu_fast=_tanh_gelu, relu=F.relu, tanh=torch.tanh, linear=_same, glu=_same)
 
 @dataclass
@@ -147,8 +148,10 @@ class BEATsConfig:
     finetuned_model: bool = False  # with a classifier on top
     predictor_class: int = 527
     predictor_dropout: float = 0.1
+    readout: str = "mean"  # how tokens become a clip embedding: "mean", or "bands" (`band_statistics`); checkpoints have none
 
     def __post_init__(self):
+        if self.readout not in _READOUTS: raise ValueError(f"readout must be one of {', '.join(_READOUTS)}, got {self.readout!r}")
         if self.activation_fn not in _ACTIVATIONS:
             raise ValueError(f"activation_fn must be one of {', '.join(_ACTIVATIONS)}, got {self.activation_fn!r}")
         if self.encoder_layers < 1: raise ValueError(f"encoder_layers must be at least 1, got {self.encoder_layers}")
@@ -323,6 +326,20 @@ def _check_keep(keep, batch, n):
         raise ValueError(f"keep must be int64 [B, k] with B = {batch} and k > 0, got {keep.dtype} {list(keep.shape)}")
     if keep.min() < 0 or keep.max() >= n: raise ValueError(f"keep must lie in 0..{n - 1}")
 
+def band_statistics(
+    tokens: Tensor,  # [B, N, D], all bands of a column before the next column
+    padding: Tensor | None = None,  # True where a token is padding [B, N]
+    bands: int = 8,  # patches on top of each other
+) -> Tensor:  # [B, 2 bands D]; zeros where every token is padding
+    "Mean and standard deviation over time of the tokens of each band: what log-mel statistics are to a spectrogram."
+    if padding is None: padding = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    x, hidden = tokens.unflatten(1, (-1, bands)), padding.unflatten(1, (-1, bands))[..., None]
+    def mean(x): return x.masked_fill(hidden, 0).sum(1) / (~hidden).sum(1).clamp(min=1)
+    m = mean(x)
+    variance = mean((x - m[:, None]).square())
+    deviation = torch.where(variance > 0, variance, 1).sqrt() * (variance > 0)  # no infinite slope where nothing varies
+    return torch.cat([m.flatten(1), deviation.flatten(1)], 1)
+
 class BEATs(nn.Module):
     "BEATs audio encoder (Chen et al. 2022); its state dict has the official checkpoint's keys."
     sample_rate = Fbank.sample_rate
@@ -402,9 +419,11 @@ class BEATs(nn.Module):
     def embed(self,
         waveform: Tensor,  # [B, T] at 16 kHz
         padding_mask: Tensor | None = None,  # True where a sample is padding [B, T]
-    ) -> Tensor:  # [B, D]; zeros for a clip that is all padding
-        "Clip embedding: mean over the tokens that are not padding."
-        return mean_tokens(*self._tokens(waveform, padding_mask))
+    ) -> Tensor:  # [B, D], with readout "bands" [B, 16 D]; zeros for a clip that is all padding
+        "Clip embedding from the tokens that are not padding: their mean, or the statistics of their bands (`config.readout`)."
+        tokens, padding = self._tokens(waveform, padding_mask)
+        if self.config.readout == "mean": return mean_tokens(tokens, padding)
+        return band_statistics(tokens, padding, Fbank.n_mels // self.config.input_patch_size)
 
     def classify(self,
         waveform: Tensor,  # [B, T] at 16 kHz

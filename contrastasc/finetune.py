@@ -186,6 +186,7 @@ def _new_teacher(scenes, encoder, config):
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         encoder = encoder if encoder is not None else BEATs(BEATsConfig.nano())
+        encoder.config = replace(encoder.config, readout="mean")  # both heads stand on the mean
         hidden = None if config.loss == "ce" else encoder.config.encoder_embed_dim if config.hidden is None else config.hidden
         head = {"cosine": "CosineHead", "linear": "Linear"}[config.head]
         return _with_heads(encoder, head, len(scenes.classes), config.scale, hidden, config.out_features, list(scenes.classes))

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from contrastasc.beats import (
-    Attention, BEATs, BEATsConfig, EncoderLayer, GLU, PositionConv, load_beats, mean_tokens, relative_buckets, save_beats, shrink_mask, trace,
+    Attention, BEATs, BEATsConfig, EncoderLayer, GLU, PositionConv, band_statistics, load_beats, mean_tokens, relative_buckets, save_beats,
+    shrink_mask, trace,
 )
 
 SMALL = replace(BEATsConfig.base(), encoder_layers=2, encoder_embed_dim=64, encoder_ffn_embed_dim=96, encoder_attention_heads=4,
@@ -264,6 +265,42 @@ def test_mean_tokens_ignores_nan_in_padding():
 
 
 # --- kept patches
+
+def test_band_statistics_by_hand():
+    tokens, padding = torch.randn(2, 48, 6), torch.zeros(2, 48, dtype=torch.bool)
+    tokens[1, 32:], padding[1, 32:] = torch.nan, True  # two columns are padding
+    stats = band_statistics(tokens, padding).unflatten(1, (2, 8, 6))
+    for clip, columns in ((0, 6), (1, 4)):
+        for band in range(8):
+            heard = tokens[clip, band:8 * columns:8]
+            assert torch.allclose(stats[clip, 0, band], heard.mean(0), atol=1e-6)
+            assert torch.allclose(stats[clip, 1, band], heard.std(0, correction=0), atol=1e-6)
+    assert torch.equal(band_statistics(tokens[:1]), band_statistics(tokens[:1], padding[:1]))
+
+
+def test_band_statistics_of_nothing_and_of_one_column():
+    tokens = torch.randn(1, 8, 6, requires_grad=True)
+    assert not band_statistics(tokens, torch.ones(1, 8, dtype=torch.bool)).any()
+    stats = band_statistics(tokens)
+    stats.sum().backward()
+    assert not stats[:, 48:].any() and tokens.grad.isfinite().all()
+
+
+def test_readout_bands(model, wave):
+    read = BEATs(replace(model.config, readout="bands")).eval()
+    read.load_state_dict(model.state_dict())
+    n_bands = 128 // model.config.input_patch_size
+    assert torch.allclose(read.embed(wave), band_statistics(model(wave), bands=n_bands), atol=1e-6)
+    assert not torch.equal(read.embed(wave)[:, :model.config.encoder_embed_dim], model.embed(wave))
+    with pytest.raises(ValueError, match="readout must be one of mean, bands"): replace(model.config, readout="median")
+
+
+def test_readout_survives_the_file(model, wave, tmp_path):
+    read = BEATs(replace(model.config, readout="bands")).eval()
+    save_beats(read, tmp_path / "read.safetensors")
+    again = load_beats(tmp_path / "read.safetensors").eval()
+    assert again.config.readout == "bands" and torch.equal(again.embed(wave), read.embed(wave))
+
 
 def test_keep_all_equals_no_keep(model, wave):
     fbank = model.fbank(wave)
