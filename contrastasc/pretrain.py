@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['patchify', 'RandomTokenizer', 'nearest_codes', 'draw_patches', 'grid_positions', 'Predictor', 'PretrainConfig',
-           'Pairs', 'OtherRecorder', 'MaskedObjective', 'pretrain', 'first_seconds', 'fit_codes', 'DistilledTokenizer',
-           'TokenizerObjective', 'train_tokenizer']
+           'MaskedObjective', 'pretrain', 'first_seconds', 'fit_codes', 'DistilledTokenizer', 'TokenizerObjective',
+           'train_tokenizer']
 
 # %% ../nbs/A2_pretrain.ipynb #5cc54f2e
 import copy, math
@@ -17,12 +17,10 @@ import pandas as pd
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
-from .augment import DeviceImpulseResponse
 from .beats import BEATs, BEATsConfig, EncoderLayer, save_beats
 from .synth import resolve_scale
-from .softsupcon import ProjectionHead, soft_supcon_loss
-from .scenes import SAMPLE_RATE, SceneSet
-from .train import TrainConfig, fit, gather_rows
+from .scenes import SceneSet
+from .train import TrainConfig, fit
 
 # %% ../nbs/A2_pretrain.ipynb #50a153d9
 def patchify(
@@ -136,7 +134,7 @@ class Predictor(nn.Module):
         x = self.unknown.to(heard.dtype).expand(len(heard), n, -1).scatter(1, at, heard)
         return self.leave(self.grid(x, bands).gather(1, hidden[..., None].expand(-1, -1, self.width)))
 
-# %% ../nbs/A2_pretrain.ipynb #84a44d4e
+# %% ../nbs/A2_pretrain.ipynb #765456da
 @dataclass(frozen=True)
 class PretrainConfig:
     "Numbers of one round of pre-training; for the `nano` encoder. BEATs: 3 layers of 768 predict, label smoothing 0.1."
@@ -145,8 +143,6 @@ class PretrainConfig:
     width: int = 96  # of the predictor
     layers: int = 2  # of the predictor
     smoothing: float = 0.1  # of the targets
-    contrast: float = 0.0  # weight of "two seconds of one recording belong together"; BEATs has none
-    temperature: float = 0.1  # of that contrast
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20, batch_size=128, lr=1e-3, weight_decay=0.01, warmup_epochs=1))
     tokenizer_lr: float = 2e-4  # of `train_tokenizer`, which ends with a few words for everything if it goes too fast
     seed: int = 0
@@ -158,39 +154,7 @@ class PretrainConfig:
         size = {"paper": {}, "class": dict(epochs=2, batch_size=64), "tiny": dict(epochs=2, batch_size=64)}[resolve_scale(scale)]
         return replace(config, train=replace(config.train, seed=config.seed, **size))
 
-# %% ../nbs/A2_pretrain.ipynb #7dddef2c
-class Pairs:
-    "A set for training in pairs: two seconds of each recording, chosen by torch's dice."
-
-    def __init__(self, scenes):  # one-second clips with .frame.recording
-        self.scenes, self.fingerprint = scenes, f"pairs {scenes.fingerprint}"
-        rows = pd.Series(np.arange(len(scenes))).groupby(scenes.frame.recording.to_numpy(), sort=False)
-        self.rows = [r.to_numpy() for _, r in rows]
-
-    def __len__(self): return len(self.rows)
-
-    def batch(self, indices) -> dict:  # wave [2 B, 16000], recording int64 [2 B]; partners are B apart
-        which = np.asarray(indices, np.int64)
-        two = np.array([self.rows[i][torch.randperm(n)[[0, -1]] if (n := len(self.rows[i])) > 1 else [0, 0]] for i in which])
-        return dict(wave=self.scenes.batch(two.T.ravel())["wave"], recording=torch.from_numpy(np.tile(which, 2)))
-
-# %% ../nbs/A2_pretrain.ipynb #41ec4e4c
-class OtherRecorder(nn.Module):
-    "Another recorder for each clip: its colour, its noise and its level; in training only."
-
-    def __init__(self, level: float = 8.0, noise: tuple[float, float] = (-30.0, -5.0)):  # dB up or down; dB to the clip
-        super().__init__()
-        self.colour, self.level, self.noise = DeviceImpulseResponse(1.0, unit_energy=True), level, noise
-
-    def forward(self, wave: Tensor) -> Tensor:  # [B, T] -> [B, T]
-        if not self.training: return wave
-        def dice(low, high): return low + (high - low) * torch.rand(len(wave), 1, device=wave.device)
-        hz = torch.fft.rfftfreq(wave.shape[1], 1 / SAMPLE_RATE, device=wave.device).clamp_min(20)
-        noise = torch.fft.irfft(torch.fft.rfft(torch.randn_like(wave)) * hz ** -dice(0.25, 1.1), wave.shape[1])
-        loudness = wave.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
-        return (self.colour(wave) + noise * loudness * 10 ** (dice(*self.noise) / 20)) * 10 ** (dice(-self.level, self.level) / 20)
-
-# %% ../nbs/A2_pretrain.ipynb #e402efd2
+# %% ../nbs/A2_pretrain.ipynb #ac30e49d
 class MaskedObjective(nn.Module):
     "Masked acoustic-token prediction: the encoder hears the visible patches, the predictor names the hidden ones."
 
@@ -199,32 +163,25 @@ class MaskedObjective(nn.Module):
         self.encoder, self.config = encoder, config
         self.tokenizer = tokenizer.requires_grad_(False)
         self.predictor = Predictor(encoder.config, config.codes, config.width, config.layers)
-        self.projection = ProjectionHead(encoder.config.encoder_embed_dim) if config.contrast else None
-        self.recorder = OtherRecorder() if config.contrast else nn.Identity()
 
     def train(self, mode: bool = True):
         super().train(mode); self.tokenizer.eval()
         return self
 
-    def guess(self, fbank: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        "For a random choice of hidden patches: logits [B, m, codes], true tokens [B, m], places [B, m], and what was heard [B, k, D]."
+    def guess(self, fbank: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        "For a random choice of hidden patches: logits [B, m, codes], true tokens [B, m] and places [B, m]."
         tokens = self.tokenizer(fbank)
         visible, hidden = (v.to(fbank.device) for v in draw_patches(*tokens.shape, self.config.keep))
-        heard = self.encoder.encode(fbank, keep=visible)
-        return self.predictor(heard, visible, hidden), tokens.gather(1, hidden), hidden, heard
+        return self.predictor(self.encoder.encode(fbank, keep=visible), visible, hidden), tokens.gather(1, hidden), hidden
 
-    def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", the share of tokens named right as "right", and "contrast" where it is asked for
-        logits, truth, _, heard = self.guess(self.encoder.fbank(self.recorder(batch["wave"])))
+    def forward(self, batch: dict) -> dict[str, Tensor]:  # "loss", and the share of tokens named right as "right"
+        logits, truth, _ = self.guess(self.encoder.fbank(batch["wave"]))
         logits, truth = logits.flatten(0, 1).float(), truth.flatten()
-        parts = dict(loss=F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing), right=(logits.argmax(1) == truth).float().mean())
-        if self.projection is None: return parts
-        z, recording = gather_rows(self.projection(heard.mean(1)).float()), gather_rows(batch["recording"])
-        parts["contrast"] = soft_supcon_loss(z, (recording[:, None] == recording.unique()).float(), self.config.temperature)
-        return parts | dict(loss=parts["loss"] + self.config.contrast * parts["contrast"])
+        return dict(loss=F.cross_entropy(logits, truth, label_smoothing=self.config.smoothing), right=(logits.argmax(1) == truth).float().mean())
 
 # %% ../nbs/A2_pretrain.ipynb #e1c083fa
 def pretrain(
-    scenes,  # len() and .batch(indices) with "wave" [B, T]; with a contrast also .frame.recording; labels are not looked at
+    scenes,  # len() and .batch(indices) with "wave" [B, T]; labels are not looked at
     config: PretrainConfig | None = None,  # None: `PretrainConfig.at()` of the scale in force
     run: str | Path | None = None,  # folder; called again with it, a stopped run goes on and a finished one is read
     tokenizer: nn.Module | None = None,  # fbank -> tokens; None: a RandomTokenizer
@@ -236,9 +193,9 @@ def pretrain(
     config, run = config or PretrainConfig.at(), None if run is None else Path(run)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        encoder = encoder or BEATs(BEATsConfig.nano())
+        encoder = encoder or BEATs(replace(BEATsConfig.nano(), readout="bands"))
         objective = MaskedObjective(encoder, tokenizer or RandomTokenizer(config.codes), config)
-    fit(objective, Pairs(scenes) if config.contrast else scenes, config.train, run and run / "training", progress and "pre-training", probe and (lambda: probe(encoder)))
+    fit(objective, scenes, config.train, run and run / "training", progress and "pre-training", probe and (lambda: probe(encoder)))
     if run is not None: save_beats(encoder, run / "encoder.safetensors")
     return objective.eval()
 

@@ -43,19 +43,18 @@ def licensed(
 
 # %% ../nbs/A2d_recipe.ipynb #aa7418b8
 _SIZES = dict(  # soundscapes of a kind; epochs of a round, the tokenizer, the projection, the teacher, a student; clips a step
-    paper=(1500, 2, 1, 1, 3, 3, 128), **{"class": (200, 2, 1, 1, 2, 2, 64)}, tiny=(3, 1, 1, 1, 1, 1, 32))
+    paper=(1500, 4, 1, 1, 3, 3, 128), **{"class": (200, 2, 1, 1, 2, 2, 64)}, tiny=(3, 1, 1, 1, 1, 1, 32))
 
 @dataclass(frozen=True)
 class Recipe:
     "Numbers of the weights that ship, but for those that `PretrainConfig`, `FinetuneConfig` and `DistillConfig` have already."
     count: int  # soundscapes of each kind, two seconds each
     repeat: int  # how often real recordings are heard in an epoch
-    round: TrainConfig  # of pre-training; there are two, and a step hears pairs of clips
+    round: TrainConfig  # of pre-training; there are two
     tokenizer: TrainConfig  # between the rounds: puts what round one knows into words, on a third of the clips
     projection: TrainConfig  # of the teacher, before its encoder moves
     teacher: TrainConfig
     student: TrainConfig  # of cpm126k; the others' learning rates are in the paper's proportion to it
-    contrast: float = 1.0  # weight of "two seconds of one recording belong together" in pre-training
     alpha: float = 0.1  # share of the labels in equation (4); the paper's teacher is right more often, and has 0.02
     seed: int = 0
 
@@ -65,13 +64,13 @@ class Recipe:
         count, ssl, words, projection, teacher, student, batch = _SIZES[resolve_scale(scale)]
         def train(epochs, lr, decay, precision=precision): return TrainConfig(epochs, batch, lr, decay, 0.3, seed=seed, precision=precision)
         def half(config): return replace(config, batch_size=batch // 2)
-        return cls(count, 10, round=half(train(ssl, 1e-3, 0.01)), tokenizer=train(words, 2e-4, 0.01), projection=train(projection, 1e-3, 1e-4),
+        return cls(count, 10, round=train(ssl, 1e-3, 0.01), tokenizer=train(words, 2e-4, 0.01), projection=train(projection, 1e-3, 1e-4),
                    teacher=train(teacher, 7e-4, 1e-3), student=half(train(student, 0.003, 1e-3, "float32")), seed=seed)
 
 # %% ../nbs/A2d_recipe.ipynb #a6f38132
 def _guessing(scenes, recipe, out, progress, probe):
     "Two rounds of pre-training with a tokenizer distilled between them: a BEATs encoder. Round two begins where round one ended."
-    config = PretrainConfig(train=recipe.round, contrast=recipe.contrast, seed=recipe.seed)
+    config = PretrainConfig(train=recipe.round, seed=recipe.seed)
     first = pretrain(scenes, config, out / "1-pretrain", progress=progress, probe=probe).encoder
     some = scenes.subset(range(0, len(scenes), 3))
     words = train_tokenizer(some, first, replace(config, train=recipe.tokenizer, tokenizer_lr=recipe.tokenizer.lr), out / "2-tokenizer", progress)
@@ -203,7 +202,7 @@ def _five_shot(world):
 def _pretraining_history(out, before):
     "Both rounds of pre-training, an epoch a row; before them what the probe said of the untrained encoder."
     rounds = [pd.read_csv(out / folder / "training" / "history.csv").assign(round=n) for n, folder in ((1, "1-pretrain"), (2, "3-pretrain"))]
-    return pd.concat([pd.DataFrame([dict(round=0, epoch=0, **before)]), *rounds])[["round", "epoch", "loss", "right", "contrast", "fiveshot"]]
+    return pd.concat([pd.DataFrame([dict(round=0, epoch=0, **before)]), *rounds])[["round", "epoch", "loss", "right", "fiveshot"]]
 
 _LEFT = {"nano-ssl": "3-pretrain/encoder.safetensors", "nano": "4-teacher/teacher"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from contrastasc.beats import BEATs, BEATsConfig, load_beats
-from contrastasc.pretrain import (DistilledTokenizer, MaskedObjective, OtherRecorder, Pairs, Predictor, PretrainConfig, RandomTokenizer,
+from contrastasc.pretrain import (DistilledTokenizer, MaskedObjective, Predictor, PretrainConfig, RandomTokenizer,
                                   TokenizerObjective, draw_patches, fit_codes, grid_positions, nearest_codes, patchify, pretrain,
                                   train_tokenizer)
 from contrastasc.scenes import SceneSet, load_scenes
@@ -142,44 +142,15 @@ def test_codes_that_nobody_chooses_go_where_somebody_is():
     assert objective.tokenizer.points[:, 0].min() > 0.9 and torch.allclose(objective.tokenizer.points.norm(dim=1), torch.ones(8), atol=1e-5)
 
 
-def test_pairs_are_two_seconds_of_one_recording():
-    waves = [np.full(16000, i, np.float32) for i in range(7)]
-    scenes = SceneSet.from_arrays(waves, ["x"] * 7, recording=["a", "a", "a", "b", "b", "b", "lonely"])
-    pairs = Pairs(scenes)
-    assert len(pairs) == 3 and pairs.fingerprint != scenes.fingerprint
-    for seed in range(20):
-        torch.manual_seed(seed); batch = pairs.batch([0, 1, 2])
-        first, second = batch["wave"][:, 0].long().view(2, 3)
-        assert batch["recording"].tolist() == [0, 1, 2] * 2
-        assert all(a != b and a // 3 == b // 3 for a, b in zip(first[:2].tolist(), second[:2].tolist())) and first[2] == second[2] == 6
+def test_labels_and_recordings_are_not_asked_for(scenes):
+    objective = MaskedObjective(BEATs(BEATsConfig.nano()), RandomTokenizer(), PretrainConfig())
+    parts = objective(dict(wave=scenes.batch(range(4))["wave"]))
+    assert set(parts) == {"loss", "right"}
 
 
-def test_pairs_pull_seconds_of_a_recording_together(scenes, tmp_path):
-    config = replace(SHORT, contrast=1.0)
-    pretrain(scenes, config, tmp_path, progress=False)
-    history = pd.read_csv(tmp_path / "training" / "history.csv")
-    assert {"loss", "right", "contrast"} <= set(history) and history.contrast.iloc[-1] < history.contrast.iloc[0]
-
-
-def test_another_recorder_changes_level_colour_and_noise():
-    torch.manual_seed(0)
-    wave = torch.sin(2 * torch.pi * 440 * torch.arange(16000) / 16000).expand(200, -1) * 0.1
-    quiet = OtherRecorder(level=8.0, noise=(-200.0, -200.0)); quiet.colour.p = 0.0
-    gain = 20 * torch.log10(quiet(wave).std(1) / wave.std(1))
-    assert -8 <= gain.min() < -6 and 6 < gain.max() <= 8
-    noisy = OtherRecorder(level=0.0, noise=(-20.0, -10.0)); noisy.colour.p = 0.0
-    ratio = 20 * torch.log10((noisy(wave) - wave).norm(dim=1) / wave.norm(dim=1))
-    assert -20.01 <= ratio.min() < -19 and -11 < ratio.max() <= -9.99
-    coloured = OtherRecorder(level=0.0, noise=(-200.0, -200.0))(wave)
-    assert coloured.std(1).unique().numel() > 10
-    assert torch.equal(OtherRecorder().eval()(wave), wave)
-
-
-def test_only_pairs_are_disturbed(scenes):
-    wave, calls = scenes.batch(range(4))["wave"], []
-    for contrast in (0.0, 1.0):
-        objective = MaskedObjective(BEATs(BEATsConfig.nano()), RandomTokenizer(), PretrainConfig(contrast=contrast))
-        fbank = objective.encoder.fbank
-        objective.encoder.fbank = lambda w: calls.append(torch.equal(w, wave)) or fbank(w)
-        objective(dict(wave=wave, recording=torch.tensor([0, 1, 0, 1])))
-    assert calls == [True, False]
+def test_a_new_encoder_is_read_by_its_bands_and_a_given_one_as_it_was(scenes, tmp_path):
+    new = pretrain(scenes, SHORT, tmp_path, progress=False).encoder
+    assert new.config.readout == load_beats(tmp_path / "encoder.safetensors").config.readout == "bands"
+    assert new.embed(torch.randn(2, 16000)).shape == (2, 2 * 8 * 192)
+    given = pretrain(scenes, SHORT, encoder=BEATs(BEATsConfig.nano()), progress=False).encoder
+    assert given.config.readout == "mean"
