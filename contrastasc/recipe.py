@@ -119,7 +119,9 @@ def untrained(seed: int = 0) -> dict:  # encoder by name
     "What a trained model must beat: the mean log-mel, and a teacher and a student with random numbers."
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return {MeanLogMel.name: MeanLogMel(), "random nano": BEATs(BEATsConfig.nano()), "random cpm126k": Student()}
+        nano, student = BEATs(BEATsConfig.nano()), Student()
+    by_bands = copy.copy(nano); by_bands.config = replace(nano.config, readout="bands")
+    return {MeanLogMel.name: MeanLogMel(), "random nano": nano, "random nano, bands": by_bands, "random cpm126k": student}
 
 def judge(
     models: dict,  # encoder by name
@@ -228,9 +230,9 @@ def make_models(
     table = judge(made, target, heard.classes if heard else (), progress=progress)
     (out / "models").mkdir(exist_ok=True)
     atomic_write(out / "models" / "results.csv", table.assign(data=target.name).to_csv(index=False).encode())
-    history = _pretraining_history(out, probe(untrained(seed)["random nano"].eval()))
+    history = _pretraining_history(out, probe(untrained(seed)["random nano, bands"].eval()))
     atomic_write(out / "models" / "pretraining.csv", history.to_csv(index=False).encode())
-    others = (MeanLogMel.name, "random nano", "random cpm126k")
+    others = (MeanLogMel.name, "random nano", "random nano, bands", "random cpm126k")
     command = (f"contrastasc pretrain --sounds sounds --fetch --out weights{' --recordings recordings' if recordings else ''} "
                f"--seed {seed} --scale {resolve_scale(scale)} --precision {precision}")
     for name, model in made.items():

@@ -283,8 +283,8 @@ def run_folder(
     return home() / "runs" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 def model_fingerprint(model) -> str:
-    "Short hash of a module's weights and buffers; of the name where an encoder has none."
-    digest = hashlib.sha256(getattr(model, "name", type(model).__name__).encode())
+    "Short hash of a module's name, configuration, weights and buffers; of the name alone where an encoder has none."
+    digest = hashlib.sha256(f"{getattr(model, 'name', type(model).__name__)} {getattr(model, 'config', '')}".encode())
     if isinstance(model, nn.Module):
         for k, v in sorted(model.state_dict().items()):
             digest.update(k.encode() + v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 import contrastasc
+from contrastasc.beats import BEATs, BEATsConfig
+from contrastasc.scenes import load_scenes
 from contrastasc.train import (TensorData, TrainConfig, atomic_write, extract_embeddings, fit, load_matching, read_weights,
                                save_weights)
 
@@ -288,3 +290,11 @@ def test_a_probe_writes_into_the_history_and_changes_nothing(tmp_path):
     history = fit(asked, data(), CONFIG, tmp_path, progress=False, probe=probe)
     assert torch.equal(weights(plain), weights(asked)) and history["size"].nunique() == CONFIG.epochs
     assert np.allclose(pd.read_csv(tmp_path / "history.csv")["size"], history["size"])
+
+
+def test_another_readout_is_another_cache(tmp_path):
+    scenes = load_scenes("synth-icme24").subset(range(4))
+    model = BEATs(BEATsConfig.nano()).eval()
+    by_mean = extract_embeddings(model, scenes, progress=False, cache=tmp_path)
+    model.config = dataclasses.replace(model.config, readout="bands")
+    assert extract_embeddings(model, scenes, progress=False, cache=tmp_path).shape == (4, 16 * by_mean.shape[1])
