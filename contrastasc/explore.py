@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from .fewshot import FewShotClassifier
 from .figures import COLOURS, MARKERS
 from .frontend import LogMel
-from .project import METHODS, MapErrors, Projection, directions, map_errors, map_quality, margins, overlap, plot_map, prototypes, purity, sample
+from .project import METHODS, MapErrors, Projection, directions, map_errors, map_quality, margins, plot_map, prototypes, sample
 from .scenes import SceneSet, seen_classes
 from .synth import home
 from .train import atomic_write
@@ -277,10 +277,12 @@ class EmbeddingExplorer(_Answers, _Mapped):
     def _mapped(self):
         "All maps are made: the numbers about them."
         self._tabulate()
-        k, first = self.errors[self.titles[0]].near.shape[1], self.titles[0]
-        numbers = {t: map_quality(x, self.maps[t].xy, self.labels, k) | {f"neighbours shared with {first}": overlap(self.spaces[first], x, k).mean()} for t, x in self.spaces.items()}
+        first, labels, near = self.titles[0], np.asarray(self.labels), {t: e.near for t, e in self.errors.items()}
+        numbers = {t: map_quality(x, self.maps[t].xy, labels, errors=self.errors[t])
+                   | {f"neighbours shared with {first}": (near[t][:, :, None] == near[first][:, None]).any(2).mean()} for t, x in self.spaces.items()}
         for known in sorted(set(self._told.get("known", ()))):
-            for t, x in self.spaces.items(): numbers[t][f"purity, embedding, {known}"] = purity(x, self.labels, k)[self._told.known == known].mean()
+            some = (self._told.known == known).to_numpy()
+            for t in self.titles: numbers[t][f"purity, embedding, {known}"] = (labels[near[t][some]] == labels[some, None]).mean()
         self.quality = [[name, *(float(numbers[t][name]) for t in self.titles)] for name in numbers[first]]
         if self._twin: self._twin.update(self._picture())
         if self.encoders: [m.place(m.x[:1]) for m in self.maps.values()]

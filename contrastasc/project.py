@@ -213,13 +213,15 @@ def map_quality(
     labels=None,  # [N], for the numbers that need classes
     k: int = 15,
     groups=None,  # [N]; retrieval ignores clips of the query's own group
+    errors: MapErrors | None = None,  # where they are known; None: counted here, with k
 ) -> dict[str, float]:
     "What a map kept (trustworthiness, continuity, neighbours kept) and how well the classes lie apart in the embedding and on the map."
-    errors, space = map_errors(x, xy, k), directions(x)
-    numbers = dict(trustworthiness=errors.trust.mean(), continuity=errors.continuity.mean(), kept=(errors.near_rank <= k).mean())
-    if labels is not None and 1 < len(set(labels)) < len(space):
-        for where, points in (("embedding", space), ("map", xy)):
-            numbers |= {f"purity, {where}": purity(points, labels, k).mean(), f"silhouette, {where}": silhouette_score(points, labels)}
+    errors, space = errors or map_errors(x, xy, k), directions(x)
+    numbers = dict(trustworthiness=errors.trust.mean(), continuity=errors.continuity.mean(), kept=(errors.near_rank <= errors.near.shape[1]).mean())
+    labels = labels if labels is None else np.asarray(labels)
+    if labels is not None and 1 < len(set(labels.tolist())) < len(space):
+        for where, points, near in (("embedding", space, errors.near), ("map", xy, errors.shown)):
+            numbers |= {f"purity, {where}": (labels[near] == labels[:, None]).mean(), f"silhouette, {where}": silhouette_score(points, labels)}
         numbers["retrieval mAP"] = retrieval_map(x, labels, groups=groups)
     return {name: float(value) for name, value in numbers.items()}
 

@@ -136,7 +136,9 @@ def test_overlap_and_purity_of_known_cases(cloud):
     x, labels = cloud
     assert (overlap(x, -x, 5) == 1).all() and overlap(x, np.random.default_rng(0).normal(size=(120, 2)), 5).mean() < 0.2
     assert purity(np.arange(6.0)[:, None] ** 2, [0, 0, 0, 1, 1, 1], 1).tolist() == [1, 1, 1, 0, 1, 1]
-    quality = map_quality(x, Projection("pca").fit(x).xy, labels)
+    quality = map_quality(x, xy := Projection("pca").fit(x).xy, labels)
+    assert quality == map_quality(x, xy, labels, errors=map_errors(x, xy, 15))
+    assert np.isclose(quality["purity, map"], purity(xy, labels).mean()) and np.isclose(quality["purity, embedding"], purity(directions(x), labels).mean())
     assert set(quality) >= {"trustworthiness", "continuity", "kept", "purity, map", "silhouette, embedding", "retrieval mAP"}
     assert set(map_quality(x, x[:, :2])) == {"trustworthiness", "continuity", "kept"}
 
