@@ -27,8 +27,8 @@ const CSS = `
 .cx-legend button { display: flex; align-items: center; gap: 5px; border-color: transparent; background: none; padding: 0 4px; text-align: left; }
 .cx-legend button[aria-pressed=false] { opacity: .4; text-decoration: line-through; } .cx-legend button[aria-pressed=true] { background: none; color: inherit; }
 .cx-ramp { height: 12px; border: 1px solid var(--line); } .cx-ends { display: flex; justify-content: space-between; }
-.cx-clip canvas { width: 100%; height: 150px; display: block; } .cx-clip dl { display: grid; grid-template-columns: auto 1fr; gap: 0 8px; margin: 4px 0; }
-.cx-clip dt { opacity: .7; } .cx-clip dd { margin: 0; overflow-wrap: anywhere; }
+.cx-clip canvas { width: 100%; height: 150px; display: block; } .cx-clip dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: 0 8px; margin: 4px 0; }
+.cx .cx-clip dl dt { opacity: .7; float: none; width: auto; margin: 0; } .cx .cx-clip dl dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 .cx-near { display: flex; flex-wrap: wrap; gap: 3px; max-height: 110px; overflow-y: auto; }
 .cx-panel { margin-top: 8px; border-top: 1px solid var(--line); padding-top: 6px; overflow-x: auto; }
 .cx table { border-collapse: collapse; } .cx th, .cx td { padding: 1px 8px; text-align: right; font-variant-numeric: tabular-nums; font-weight: normal; }
