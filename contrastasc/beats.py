@@ -7,6 +7,7 @@ __all__ = ['relative_buckets', 'Attention', 'PositionConv', 'BEATsConfig', 'GLU'
            'mean_tokens', 'band_statistics', 'BEATs', 'Trace', 'trace', 'load_beats', 'save_beats']
 
 # %% ../nbs/05_beats.ipynb #a323af17
+import copy
 import json
 import math
 import os
@@ -332,13 +333,13 @@ def band_statistics(
     bands: int = 8,  # patches on top of each other
 ) -> Tensor:  # [B, 2 bands D]; zeros where every token is padding
     "Mean and standard deviation over time of the tokens of each band: what log-mel statistics are to a spectrogram."
+    def by_band(x): return x.unflatten(1, (-1, bands)).transpose(1, 2).flatten(0, 1)  # [B, N, ...] -> [B bands, columns, ...]
     if padding is None: padding = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    x, hidden = tokens.unflatten(1, (-1, bands)), padding.unflatten(1, (-1, bands))[..., None]
-    def mean(x): return x.masked_fill(hidden, 0).sum(1) / (~hidden).sum(1).clamp(min=1)
-    m = mean(x)
-    variance = mean((x - m[:, None]).square())
+    x, hidden = by_band(tokens), by_band(padding)
+    mean = mean_tokens(x, hidden)
+    variance = mean_tokens((x - mean[:, None]).square(), hidden)
     deviation = torch.where(variance > 0, variance, 1).sqrt() * (variance > 0)  # no infinite slope where nothing varies
-    return torch.cat([m.flatten(1), deviation.flatten(1)], 1)
+    return torch.cat([mean.reshape(len(tokens), -1), deviation.reshape(len(tokens), -1)], 1)
 
 class BEATs(nn.Module):
     "BEATs audio encoder (Chen et al. 2022); its state dict has the official checkpoint's keys."
@@ -424,6 +425,12 @@ class BEATs(nn.Module):
         tokens, padding = self._tokens(waveform, padding_mask)
         if self.config.readout == "mean": return mean_tokens(tokens, padding)
         return band_statistics(tokens, padding, Fbank.n_mels // self.config.input_patch_size)
+
+    def read_as(self, readout: str) -> "BEATs":  # "mean" or "bands"
+        "The same network with the same weights, read in another way."
+        other = copy.copy(self)
+        other.config = replace(self.config, readout=readout)
+        return other
 
     def classify(self,
         waveform: Tensor,  # [B, T] at 16 kHz

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from .fewshot import FewShotClassifier
 from .figures import COLOURS, MARKERS
 from .frontend import LogMel
-from .project import METHODS, MapErrors, Projection, directions, map_errors, map_quality, margins, plot_map, prototypes, sample
+from .project import METHODS, MapErrors, Projection, agreement, directions, map_errors, map_quality, margins, plot_map, prototypes, sample, shared_neighbours
 from .scenes import SceneSet, seen_classes
 from .synth import home
 from .train import atomic_write
@@ -277,12 +277,11 @@ class EmbeddingExplorer(_Answers, _Mapped):
     def _mapped(self):
         "All maps are made: the numbers about them."
         self._tabulate()
-        first, labels, near = self.titles[0], np.asarray(self.labels), {t: e.near for t, e in self.errors.items()}
-        numbers = {t: map_quality(x, self.maps[t].xy, labels, errors=self.errors[t])
-                   | {f"neighbours shared with {first}": (near[t][:, :, None] == near[first][:, None]).any(2).mean()} for t, x in self.spaces.items()}
+        first, near = self.titles[0], {t: e.near for t, e in self.errors.items()}
+        numbers = {t: map_quality(x, self.maps[t].xy, self.labels, errors=self.errors[t])
+                   | {f"neighbours shared with {first}": shared_neighbours(near[t], near[first]).mean()} for t, x in self.spaces.items()}
         for known in sorted(set(self._told.get("known", ()))):
-            some = (self._told.known == known).to_numpy()
-            for t in self.titles: numbers[t][f"purity, embedding, {known}"] = (labels[near[t][some]] == labels[some, None]).mean()
+            for t in self.titles: numbers[t][f"purity, embedding, {known}"] = agreement(near[t], self.labels)[self._told.known == known].mean()
         self.quality = [[name, *(float(numbers[t][name]) for t in self.titles)] for name in numbers[first]]
         if self._twin: self._twin.update(self._picture())
         if self.encoders: [m.place(m.x[:1]) for m in self.maps.values()]

@@ -43,7 +43,7 @@ def licensed(
 
 # %% ../nbs/A2d_recipe.ipynb #aa7418b8
 _SIZES = dict(  # soundscapes of a kind; epochs of a round, the tokenizer, the projection, the teacher, a student; clips a step
-    paper=(1500, 4, 1, 1, 3, 3, 128), **{"class": (200, 2, 1, 1, 2, 2, 64)}, tiny=(3, 1, 1, 1, 1, 1, 32))
+    paper=(1500, 1, 1, 1, 2, 1, 128), **{"class": (200, 2, 1, 1, 2, 2, 64)}, tiny=(3, 1, 1, 1, 1, 1, 32))
 
 @dataclass(frozen=True)
 class Recipe:
@@ -120,8 +120,7 @@ def untrained(seed: int = 0) -> dict:  # encoder by name
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         nano, student = BEATs(BEATsConfig.nano()), Student()
-    by_bands = copy.copy(nano); by_bands.config = replace(nano.config, readout="bands")
-    return {MeanLogMel.name: MeanLogMel(), "random nano": nano, "random nano, bands": by_bands, "random cpm126k": student}
+    return {MeanLogMel.name: MeanLogMel(), "random nano": nano, "random nano, bands": nano.read_as("bands"), "random cpm126k": student}
 
 def judge(
     models: dict,  # encoder by name
