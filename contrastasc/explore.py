@@ -48,6 +48,11 @@ def told(scenes) -> pd.DataFrame:
     return table.assign(known=np.where(known, "seen", "unseen")) if 0 < known.sum() < len(known) else table
 
 # %% ../nbs/17_explore.ipynb #7317efae
+def _named(guess, classes):
+    "Class names of guesses, which may be numbers."
+    guess = np.asarray(guess)
+    return np.asarray(classes)[guess] if guess.dtype.kind in "iu" else guess.astype(str)
+
 def judged(
     spaces: dict,  # {title: embeddings [N, D]}
     labels,  # integers [N]
@@ -57,9 +62,9 @@ def judged(
     "What each space makes of each clip."
     classes, table = np.asarray(classes), {}
     for title, x in spaces.items():
-        guess = np.asarray(predictions[title] if title in (predictions or {}) else guess_left_out(x, labels))
+        guess = _named(predictions[title] if title in (predictions or {}) else guess_left_out(x, labels), classes)
         if len(guess) != len(labels): raise ValueError(f"{title!r} has {len(guess)} predictions, but there are {len(labels)} clips")
-        table[f"guess, {title}"] = classes[guess] if guess.dtype.kind in "iu" else guess.astype(str)
+        table[f"guess, {title}"] = guess
         table[f"right, {title}"] = np.where(table[f"guess, {title}"] == classes[labels], "right", "wrong")
         table[f"margin, {title}"] = margins(x, labels)
         table[f"distance to class mean, {title}"] = 1 - (directions(x) * prototypes(x, labels)[labels]).sum(1)
@@ -224,10 +229,11 @@ class _Answers:
         return results
 
 # %% ../nbs/17_explore.ipynb #daa85015
-def _check_spaces(spaces, scenes):
+def _check_rows(scenes, spaces, columns, predictions):
     if not 1 <= len(spaces) <= 4: raise ValueError(f"an explorer shows one to four spaces, not {len(spaces)}")
-    if wrong := [t for t, x in spaces.items() if len(x) != len(scenes)]:
-        raise ValueError(f"space {wrong[0]!r} has {len(spaces[wrong[0]])} embeddings, but there are {len(scenes)} clips")
+    for kind, given, what in (("space", spaces, "embeddings"), ("column", columns, "values"), ("space", predictions, "predictions")):
+        for title, x in (given or {}).items():
+            if len(x) != len(scenes): raise ValueError(f"{kind} {title!r} has {len(x)} {what}, but there are {len(scenes)} clips")
 
 # %% ../nbs/17_explore.ipynb #9618f9d9
 class EmbeddingExplorer(_Answers, _Mapped):
@@ -244,14 +250,15 @@ class EmbeddingExplorer(_Answers, _Mapped):
         seed: int = 0,
         **settings,  # method ("umap", "pca", "tsne"), neighbours, min_dist, colour
     ):
-        _check_spaces(spaces, scenes)
+        _check_rows(scenes, spaces, columns, predictions)
         self.rows = sample(scenes.labels, limit, seed)
-        self.scenes, self.encoders, self.classes, self.sounds, self._heed = scenes, encoders or {}, list(scenes.classes), [], []
-        self.labels, self._twin, n = scenes.labels[self.rows], None, len(scenes)
+        heard, self.labels = np.unique(scenes.labels[self.rows], return_inverse=True)
+        names, self.classes = np.asarray(scenes.classes), [scenes.classes[c] for c in heard]  # of those that have a clip
+        self.scenes, self.encoders, self.sounds, self._heed, self._twin, n = scenes, encoders or {}, [], [], None, len(scenes)
         super().__init__(titles=list(spaces), note="" if len(self.rows) == n else f"a sample of {len(self.rows)} of {n} clips, each class in proportion")
         spaces = {t: np.asarray(x)[self.rows] for t, x in spaces.items()}
         self._told = told(scenes).iloc[self.rows].reset_index(drop=True).assign(**{k: np.asarray(v)[self.rows] for k, v in (columns or {}).items()})
-        self._guesses = {t: np.asarray(p)[self.rows] for t, p in (predictions or {}).items()}
+        self._guesses = {t: _named(p, names)[self.rows] for t, p in (predictions or {}).items()}
         self._begin(spaces, cache, seed)
         self._tabulate()
         self.colour = settings.pop("colour", "scene")
@@ -348,7 +355,7 @@ class EmbeddingExplorer(_Answers, _Mapped):
         own = map_errors(self.spaces[title], place.xy, before.near.shape[1], fresh)
         both = {f: np.concatenate([getattr(before, f), getattr(own, f)]) for f in ("near", "near_rank", "shown", "shown_rank")}
         self.errors[title] = MapErrors(**both, n=own.n)
-        if title in self._guesses: self._guesses[title] = np.append(self._guesses[title], guess_left_out(self.spaces[title], self.labels)[fresh])
+        if title in self._guesses: self._guesses[title] = np.append(self._guesses[title], _named(guess_left_out(self.spaces[title], self.labels)[fresh], self.classes))
         self._send_map(title)
 
     def _picture(self):

@@ -72,6 +72,24 @@ def test_predictions_may_be_names_or_numbers():
     with pytest.raises(ValueError, match="3 predictions, but there are 40"): judged(spaces, scenes.labels, scenes.classes, {"space 0": [0, 1, 2]})
 
 
+def test_classes_without_a_clip_are_left_out():
+    scenes, spaces = made(40, 1)
+    some = np.flatnonzero(scenes.labels != 1)
+    fewer, x = scenes.subset(some), spaces["space 0"][some]
+    explorer = EmbeddingExplorer({"x": x}, fewer, method="pca", predictions={"x": fewer.labels})
+    assert len(fewer.classes) == 4 and explorer.classes == [c for c in scenes.classes if c != scenes.classes[1]]
+    assert (np.asarray(explorer.classes)[explorer.labels] == fewer.frame.scene).all() and (explorer.table["right, x"] == "right").all()
+    explorer.add([np.zeros(16000)], [scenes.classes[0]], {"x": x[:1]})
+    assert explorer.table["guess, x"].iloc[-1] in explorer.classes
+
+
+@pytest.mark.parametrize("given, words", [(dict(columns=dict(height=[1, 2])), "column 'height' has 2 values"),
+                                          (dict(predictions={"x": [0]}), "space 'x' has 1 predictions")])
+def test_what_is_given_must_have_a_row_for_each_clip(given, words):
+    scenes, spaces = made(40, 1)
+    with pytest.raises(ValueError, match=words): EmbeddingExplorer({"x": spaces["space 0"]}, scenes, **given)
+
+
 def test_filters_are_pandas_queries_and_say_what_is_wrong(small):
     assert (kept_by(small.table, "city == 'oslo' and height > 10") == ((np.arange(80) % 2 == 1) & (np.arange(80) > 10))).all()
     assert kept_by(small.table, "  ").all()
