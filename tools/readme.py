@@ -13,7 +13,7 @@ def render(notebook):
         if re.search(r"^#\|\s*hide", cell.source, re.M): continue
         text = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip()
         if text: parts.append(text if cell.cell_type == "markdown" else f"```python\n{text}\n```")
-    return "\n\n".join(parts).replace("](../", "](") .replace('src="../', 'src="') + "\n"
+    return "\n\n".join(parts).replace("](../", "](") .replace('src="../', 'src="').replace('srcset="../', 'srcset="') + "\n"
 
 
 if __name__ == "__main__": (ROOT / "README.md").write_text(render(ROOT / "nbs" / "index.ipynb"), encoding="utf-8")
