@@ -6,6 +6,7 @@
 __all__ = ['VARIANTS', 'count_parameters', 'count_macs', 'GRN', 'round_channels', 'Block', 'CPMobile', 'Student']
 
 # %% ../nbs/10_cpmobile.ipynb #3b35bb3d
+import copy
 import torch
 from torch import nn, Tensor
 from .frontend import LogMel
@@ -162,10 +163,13 @@ class Student(nn.Module):
     def __init__(self,
         frontend: nn.Module | None = None,  # waveform [B, T] -> log-mel [B, 1, F, T]; default `LogMel()`
         backbone: CPMobile | str | dict = "cpm126k",  # a CPMobile, or what `CPMobile` takes as its variant
+        bands: int = 1,  # equal parts of the frequency axis, each pooled to an embedding of its own; 1, all in one, is the paper's
     ):
         super().__init__()
+        if bands < 1: raise ValueError(f"bands must be at least 1, got {bands}")
         self.frontend = LogMel() if frontend is None else frontend
         self.backbone = backbone if isinstance(backbone, nn.Module) else CPMobile(backbone)
+        self.bands = bands
 
     @property
     def sample_rate(self) -> int: return self.frontend.sample_rate
@@ -173,8 +177,16 @@ class Student(nn.Module):
     @property
     def name(self) -> str: return self.backbone.name
 
-    def embed(self, waveform: Tensor) -> Tensor:  # [B, T] -> [B, D]
+    def embed(self, waveform: Tensor) -> Tensor:  # [B, T] -> [B, D * bands]
         "The pooled embedding before the norm, in the model's present mode (call `.eval()` first for inference)."
-        return self.backbone.embed(self.frontend(waveform))
+        spec = self.frontend(waveform)
+        if self.bands == 1: return self.backbone.embed(spec)
+        return nn.functional.adaptive_avg_pool2d(self.backbone.body(spec), (self.bands, 1)).flatten(1)
+
+    def read_as(self, bands: int) -> "Student":
+        "The same network with the same weights, its embedding read in so many bands."
+        other = copy.copy(self)
+        other.bands = bands
+        return other
 
     def forward(self, waveform: Tensor) -> Tensor: return self.backbone(self.frontend(waveform))  # [B, T] -> logits

@@ -148,13 +148,13 @@ def save_student(student: Student, folder: str | Path) -> Path:
     "Write weights and description to a folder that `load_student` reads."
     f = student.frontend
     frontend = dict(sample_rate=f.sample_rate, n_mels=f.n_mels, fmin=f.fmin, fmax=f.fmax, fmax_jitter=f.fmax_jitter)
-    return save_weights(student, folder, dict(kind="student", backbone=student.backbone.config,
+    return save_weights(student, folder, dict(kind="student", backbone=student.backbone.config, bands=student.bands,
                                               classes=getattr(student, "classes", None), frontend=frontend))
 
 def load_student(folder: str | Path) -> Student:
     "Read a student that `save_student` wrote, in evaluation mode. ValueError for anything else."
     about, state = read_weights(folder, "student")
-    student = load_matching(Student(LogMel(**about["frontend"]), CPMobile(**about["backbone"])), state, folder)
+    student = load_matching(Student(LogMel(**about["frontend"]), CPMobile(**about["backbone"]), about.get("bands", 1)), state, folder)
     student.classes = about["classes"]
     return student.eval()
 

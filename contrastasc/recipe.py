@@ -16,7 +16,7 @@ import torch
 from .beats import BEATs, BEATsConfig
 from .course import kshot_rows, kshot_text
 from .cpmobile import Student, VARIANTS, count_parameters
-from .distill import DistillConfig, LEARNING_RATES, distill, teacher_outputs
+from .distill import DistillConfig, LEARNING_RATES, distill, save_student, teacher_outputs
 from .evaluate import kshot_scenes
 from .finetune import FinetuneConfig, finetune
 from .paper import MeanLogMel
@@ -43,7 +43,7 @@ def licensed(
 
 # %% ../nbs/A2d_recipe.ipynb #aa7418b8
 _SIZES = dict(  # soundscapes of a kind; epochs of a round, the tokenizer, the projection, the teacher, a student; clips a step
-    paper=(1500, 1, 1, 1, 2, 1, 128), **{"class": (200, 2, 1, 1, 2, 2, 64)}, tiny=(3, 1, 1, 1, 1, 1, 32))
+    paper=(1500, 1, 1, 1, 2, 3, 128), **{"class": (200, 2, 1, 1, 2, 2, 64)}, tiny=(3, 1, 1, 1, 1, 1, 32))
 
 @dataclass(frozen=True)
 class Recipe:
@@ -56,6 +56,7 @@ class Recipe:
     teacher: TrainConfig
     student: TrainConfig  # of cpm126k; the others' learning rates are in the paper's proportion to it
     alpha: float = 0.1  # share of the labels in equation (4); the paper's teacher is right more often, and has 0.02
+    bands: int = 2  # in which a student's embedding is read
     seed: int = 0
 
     @classmethod
@@ -88,7 +89,9 @@ def _learning(scenes, teacher, outputs, variant, recipe, out, progress):
     lr = recipe.student.lr * LEARNING_RATES[variant] / LEARNING_RATES["cpm126k"]
     config = DistillConfig(variant=variant, alpha=recipe.alpha, impulse_response=0.0, mask=0, mixstyle=(0.0, 0.4),
                            train=replace(recipe.student, lr=lr), seed=recipe.seed)
-    return distill(scenes, teacher, config, out / f"5-{variant}", outputs, progress)
+    student = distill(scenes, teacher, config, out / f"5-{variant}", outputs, progress).read_as(recipe.bands)
+    save_student(student, out / f"5-{variant}" / "student")
+    return student
 
 # %% ../nbs/A2d_recipe.ipynb #c4198baa
 MODELS = ("nano-ssl", "nano", *VARIANTS)
@@ -120,7 +123,8 @@ def untrained(seed: int = 0) -> dict:  # encoder by name
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         nano, student = BEATs(BEATsConfig.nano()), Student()
-    return {MeanLogMel.name: MeanLogMel(), "random nano": nano, "random nano, bands": nano.read_as("bands"), "random cpm126k": student}
+    return {MeanLogMel.name: MeanLogMel(), "random nano": nano, "random nano, bands": nano.read_as("bands"),
+            "random cpm126k": student, "random cpm126k, bands": student.read_as(2)}
 
 def judge(
     models: dict,  # encoder by name
@@ -231,7 +235,7 @@ def make_models(
     atomic_write(out / "models" / "results.csv", table.assign(data=target.name).to_csv(index=False).encode())
     history = _pretraining_history(out, probe(untrained(seed)["random nano, bands"].eval()))
     atomic_write(out / "models" / "pretraining.csv", history.to_csv(index=False).encode())
-    others = (MeanLogMel.name, "random nano", "random nano, bands", "random cpm126k")
+    others = (MeanLogMel.name, "random nano", "random nano, bands", "random cpm126k", "random cpm126k, bands")
     command = (f"contrastasc pretrain --sounds sounds --fetch --out weights{' --recordings recordings' if recordings else ''} "
                f"--seed {seed} --scale {resolve_scale(scale)} --precision {precision}")
     for name, model in made.items():

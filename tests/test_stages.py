@@ -174,3 +174,19 @@ def test_student_of_another_architecture(scenes, tmp_path):
     about["backbone"]["variant"] = "cpm12k"
     (tmp_path / "about.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="another architecture"): load_student(tmp_path)
+
+
+def test_student_keeps_how_it_is_read(tmp_path):
+    from contrastasc.cpmobile import Student
+    from contrastasc.distill import load_student, save_student
+    import json
+    student = Student(backbone="cpm6k").eval()
+    wave = torch.randn(2, 16000)
+    halves = load_student(save_student(student.read_as(2), tmp_path)).embed(wave)
+    assert student.bands == 1 and halves.shape == (2, 64)
+    assert torch.allclose(halves.view(2, 32, 2).mean(2), student.embed(wave), atol=1e-6)
+    about = json.loads((tmp_path / "about.json").read_text())
+    del about["bands"]
+    (tmp_path / "about.json").write_text(json.dumps(about))
+    assert load_student(tmp_path).bands == 1
+    with pytest.raises(ValueError, match="bands"): Student(backbone="cpm6k", bands=0)
