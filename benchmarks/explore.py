@@ -54,8 +54,8 @@ def measure(chromium, address, folder, points, views):
     write_notebook(folder / name, MADE.format(points=points, views=views), "explorer")
     page = window(chromium, 1500, 1400)
     open_lab(page, address, name); run_all(page)
-    page.wait_for_selector(".cx-view", timeout=600000)
-    page.wait_for_function("document.querySelector('.cx').explorer.views.at(-1).k", timeout=600000)
+    page.wait_for_selector(".cx-view", timeout=1800000)
+    page.wait_for_function("document.querySelector('.cx').explorer.views.at(-1).k", timeout=1800000)
     page.locator(".cx").scroll_into_view_if_needed(); time.sleep(2)
     fps, draw = page.evaluate(FRAMES)
     lassos = [page.evaluate(LASSO, 0.3 + 0.05 * k)[0] for k in range(9)]
