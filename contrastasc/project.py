@@ -45,6 +45,8 @@ def _distances(x, rows):
         distance[torch.arange(len(some)), some] = -1
         yield distance
 
+def _first(distance, k): return distance.topk(k + 1, largest=False).indices[:, 1:]  # all but the point itself
+
 def nearest(
     x,  # points [N, D]
     k: int = 15,
@@ -52,7 +54,7 @@ def nearest(
 ) -> np.ndarray:  # int [n, k], nearest first, a point itself left out
     "The k nearest other points of each point."
     if not 1 <= k < len(x): raise ValueError(f"{len(x)} points have no {k} others each: k must lie in 1..{len(x) - 1}")
-    return torch.cat([d.topk(k + 1, largest=False).indices[:, 1:] for d in _distances(x, rows)]).numpy()
+    return torch.cat([_first(d, k) for d in _distances(x, rows)]).numpy()
 
 # %% ../nbs/16_project.ipynb #e4beba75
 def _shadow(x): return PCA(2).fit(x)
@@ -137,7 +139,10 @@ class Projection:
 # %% ../nbs/16_project.ipynb #9c4a38d2
 def _counted(distance, others):
     "Ranks [n, k] of others [n, k] by distance [n, N]: how many are nearer. The point itself, at -1, makes the nearest the first."
-    return torch.stack([(distance < asked[:, None]).sum(1) for asked in distance.gather(1, others).T], 1)
+    bounds, order = distance.gather(1, others).sort(1)
+    between = torch.searchsorted(bounds, distance, right=True)  # each distance falls between two of k: one pass for all of them
+    counts = torch.zeros(len(bounds), bounds.shape[1] + 1, dtype=torch.long).scatter_add_(1, between, torch.ones_like(between))
+    return torch.empty_like(order).scatter_(1, order, counts.cumsum(1)[:, :-1])
 
 def ranks(
     x,  # points [N, D]
@@ -188,11 +193,11 @@ def map_errors(
     x, xy = directions(x), np.asarray(xy)
     if len(x) != len(xy): raise ValueError(f"{len(x)} embeddings but {len(xy)} points on the map")
     if not 1 <= k < len(x) / 2: raise ValueError(f"{len(x)} points are too few to compare {k} neighbours of each: lower k")
-    shown, near, shown_rank = torch.from_numpy(nearest(xy, k, rows)), [], []
-    for distance, seen in zip(_distances(x, rows), shown.split(_CHUNK)):  # the one pass that is dear: D numbers a distance
-        near.append(distance.topk(k + 1, largest=False).indices[:, 1:]); shown_rank.append(_counted(distance, seen))
-    near = torch.cat(near).numpy()
-    return MapErrors(near, ranks(xy, near, rows), shown.numpy(), torch.cat(shown_rank).numpy(), len(x))
+    parts = []
+    for before, after in zip(_distances(x, rows), _distances(xy, rows)):
+        near, shown = _first(before, k), _first(after, k)
+        parts.append((near, _counted(after, near), shown, _counted(before, shown)))
+    return MapErrors(*(torch.cat(p).numpy() for p in zip(*parts)), len(x))
 
 # %% ../nbs/16_project.ipynb #8b0f474f
 def agreement(

@@ -12,7 +12,7 @@ const CSS = `
 .cx label { white-space: nowrap; } .cx input[type=range] { width: 76px; vertical-align: middle; padding: 0; } .cx input[type=search] { width: 190px; }
 .cx-bar { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin-bottom: 6px; }
 .cx-tools { display: inline-flex; gap: 3px; flex-wrap: wrap; }
-.cx-main { display: grid; grid-template-columns: minmax(0, 1fr) 250px; gap: 8px; }
+.cx-main { display: grid; grid-template-columns: minmax(0, 1fr) 250px; grid-template-rows: auto 1fr; gap: 8px; }
 .cx-views { display: grid; gap: 8px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 250px), 1fr)); align-content: start; }
 .cx-view { position: relative; margin: 0; min-width: 0; border: 1px solid var(--line); border-radius: 4px; }
 .cx-view figcaption { padding: 3px 7px; border-bottom: 1px solid var(--line); min-height: 2.7em; }
@@ -21,7 +21,7 @@ const CSS = `
 .cx-view progress { position: absolute; left: 0; bottom: 0; width: 100%; height: 5px; }
 .cx-tip { position: absolute; z-index: 3; pointer-events: none; max-width: 240px; padding: 3px 7px; border-radius: 4px; white-space: pre-line;
   background: var(--jp-layout-color0, Canvas); border: 1px solid var(--line); box-shadow: 0 2px 8px #0004; }
-.cx-side { min-width: 0; display: flex; flex-direction: column; gap: 8px; }
+.cx-side { min-width: 0; grid-row: 1 / span 2; grid-column: 2; display: flex; flex-direction: column; gap: 8px; }
 .cx-side h4, .cx-panel h4 { margin: 0 0 3px; font-size: 13px; }
 .cx-legend { display: flex; flex-wrap: wrap; gap: 2px; max-height: 300px; overflow-y: auto; }
 .cx-legend button { display: flex; align-items: center; gap: 5px; border-color: transparent; background: none; padding: 0 4px; text-align: left; }
@@ -30,14 +30,14 @@ const CSS = `
 .cx-clip canvas { width: 100%; height: 150px; display: block; } .cx-clip dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: 0 8px; margin: 4px 0; }
 .cx .cx-clip dl dt { opacity: .7; float: none; width: auto; margin: 0; } .cx .cx-clip dl dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 .cx-near { display: flex; flex-wrap: wrap; gap: 3px; max-height: 110px; overflow-y: auto; }
-.cx-panel { margin-top: 8px; border-top: 1px solid var(--line); padding-top: 6px; overflow-x: auto; }
+.cx-panel { min-width: 0; border-top: 1px solid var(--line); padding-top: 6px; overflow-x: auto; }
 .cx table { border-collapse: collapse; } .cx th, .cx td { padding: 1px 8px; text-align: right; font-variant-numeric: tabular-nums; font-weight: normal; }
 .cx th:first-child { text-align: left; } .cx thead th { border-bottom: 1px solid var(--line); font-weight: 600; }
-.cx-grid td { padding: 0; } .cx-grid button { width: 38px; border-radius: 0; border-color: transparent; padding: 2px 0; }
+.cx-grid td { padding: 0; } .cx-grid button { display: block; width: 38px; height: 24px; border-radius: 0; border-color: transparent; padding: 0; }
 .cx-grid th.cx-down { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: 4px 0; }
 .cx [hidden] { display: none; } .cx-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .cx-note { opacity: .8; } .cx-note:empty { display: none; }
-@container (max-width: 640px) { .cx-main { grid-template-columns: minmax(0, 1fr); } .cx-plane { height: 270px; } }
+@container (max-width: 640px) { .cx-main { grid-template-columns: minmax(0, 1fr); } .cx-side { grid-row: 2; grid-column: 1; } .cx-plane { height: 270px; } }
 `;
 
 const CIVIDIS = [[0, 34, 78], [33, 57, 109], [75, 84, 108], [108, 110, 114], [139, 137, 121], [174, 166, 113], [212, 196, 91], [254, 232, 56]];
@@ -413,7 +413,7 @@ class Explorer {
     this.live = make("div", { class: "cx-hidden", "aria-live": "polite" });
     this.tabs = make("div", { class: "cx-tools", role: "tablist" }); this.body = make("div"); this.tab = "quality";
     const side = make("div", { class: "cx-side" }, make("div", {}, this.legendTitle, this.legend), this.clip);
-    this.root.append(bar, tools, this.note, make("div", { class: "cx-main" }, this.grid, side), make("div", { class: "cx-panel" }, this.tabs, this.body), this.live);
+    this.root.append(bar, tools, this.note, make("div", { class: "cx-main" }, this.grid, side, make("div", { class: "cx-panel" }, this.tabs, this.body)), this.live);
   }
 
   theme() {
