@@ -57,7 +57,7 @@ def nearest(
     return torch.cat([_first(d, k) for d in _distances(x, rows)]).numpy()
 
 # %% ../nbs/16_project.ipynb #e4beba75
-def _shadow(x): return PCA(2).fit(x)
+def _shadow(x): return PCA(2, random_state=0).fit(x)  # PCA of wide data begins with random numbers
 
 _ONE = threading.Lock()  # UMAP's machine code shares the process with no other of its kind
 
@@ -115,6 +115,7 @@ class Projection:
         self.x, self._model, self._turn = directions(x), None, (np.eye(2), np.zeros(2))
         if len(self.x) < 4 or self.x.shape[1] < 2: raise ValueError(f"a map needs at least 4 embeddings of 2 numbers, not {self.x.shape}")
         self.xy = _kept(cache, f"{self} {self.x.shape}".encode() + self.x.tobytes(), lambda: self._fitted(report).astype(np.float32))
+        self._kept = self.xy
         return self
 
     def _fitted(self, report=None):
@@ -132,7 +133,9 @@ class Projection:
         "Where further embeddings belong. t-SNE has no way to say, so a point goes to the mean of its five nearest."
         new = directions(new)
         if self.method == "tsne": return self.xy[NearestNeighbors(n_neighbors=min(5, len(self.x))).fit(self.x).kneighbors(new)[1]].mean(1)
-        if self._model is None: self._fitted()
+        if self._model is None:
+            self._fitted()
+            if self.method == "umap": self._model.embedding_ = self._kept  # newcomers join the map that was kept
         with _ONE: there = self._model.transform(new)
         return (there @ self._turn[0] + self._turn[1]).astype(np.float32)
 

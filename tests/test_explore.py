@@ -452,6 +452,15 @@ def test_things_to_take_away(lab):
 
 
 @needs_browser
+def test_another_theme_changes_what_is_drawn(lab):
+    def theme(name): lab.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", name)
+    theme("JupyterLab Dark"); until(lab, "x.night")
+    assert see(lab, "x.fore === getComputedStyle(x.root).color && x.style(7)[0] === '#C4C4C4'")
+    theme("JupyterLab Light"); until(lab, "!x.night")
+    assert see(lab, "x.fore === getComputedStyle(x.root).color && x.style(7)[0] === '#4D4D4D'")
+
+
+@needs_browser
 def test_a_page_needs_no_python(lab, tmp_path):
     kernel(lab, f"export_html(explorer, {str(tmp_path / 'map.html')!r}, sounds=True)")
     page = window(lab.context.browser, 600, 1200, color_scheme="dark")

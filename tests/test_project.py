@@ -101,6 +101,21 @@ def test_a_kept_map_is_read_and_not_made_again(cloud, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.parametrize("method", ["umap", "pca"])
+def test_maps_of_many_numbers_are_the_same_every_time(method):
+    x = np.random.default_rng(0).normal(size=(520, 100))
+    assert (Projection(method).fit(x).xy == Projection(method).fit(x).xy).all()
+
+
+def test_newcomers_join_the_map_that_was_kept(cloud, tmp_path):
+    x, labels = cloud
+    Projection().fit(x[:100], cache=tmp_path)
+    path = next(tmp_path.iterdir())
+    np.save(path, np.load(path)[:, ::-1] + 100)
+    projection = Projection().fit(x[:100], cache=tmp_path)
+    assert (labels[:100][cdist(projection.place(x[100:]), projection.xy).argsort(1)[:, :5]] == labels[100:, None]).mean() > 0.8
+
+
 def test_a_fit_reports_its_progress_and_can_be_stopped(cloud, tmp_path):
     heard = []
     Projection().fit(cloud[0], heard.append)

@@ -9,7 +9,7 @@ const CSS = `
 .cx button { cursor: pointer; } .cx button[aria-pressed=true], .cx button[aria-selected=true] { background: #0072B2; color: #fff; border-color: #0072B2; }
 .cx button:disabled { opacity: .45; cursor: default; }
 .cx :focus-visible { outline: 2px solid #E69F00; outline-offset: 1px; }
-.cx label { white-space: nowrap; } .cx input[type=range] { width: 76px; vertical-align: middle; padding: 0; } .cx input[type=search] { width: 190px; }
+.cx label { white-space: nowrap; } .cx select { max-width: 210px; } .cx input[type=range] { width: 76px; vertical-align: middle; padding: 0; } .cx input[type=search] { width: 190px; }
 .cx-bar { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin-bottom: 6px; }
 .cx-tools { display: inline-flex; gap: 3px; flex-wrap: wrap; }
 .cx-main { display: grid; grid-template-columns: minmax(0, 1fr) 250px; grid-template-rows: auto 1fr; gap: 8px; }
@@ -29,11 +29,11 @@ const CSS = `
 .cx-ramp { height: 12px; border: 1px solid var(--line); } .cx-ends { display: flex; justify-content: space-between; }
 .cx-clip canvas { width: 100%; height: 150px; display: block; } .cx-clip dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: 0 8px; margin: 4px 0; }
 .cx .cx-clip dl dt { opacity: .7; float: none; width: auto; margin: 0; } .cx .cx-clip dl dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
-.cx-near { display: flex; flex-wrap: wrap; gap: 3px; max-height: 110px; overflow-y: auto; }
+.cx-near { display: flex; flex-wrap: wrap; gap: 3px; max-height: 190px; overflow-y: auto; }
 .cx-panel { min-width: 0; border-top: 1px solid var(--line); padding-top: 6px; overflow-x: auto; }
 .cx table { border-collapse: collapse; } .cx th, .cx td { padding: 1px 8px; text-align: right; font-variant-numeric: tabular-nums; font-weight: normal; }
 .cx th:first-child { text-align: left; } .cx thead th { border-bottom: 1px solid var(--line); font-weight: 600; }
-.cx-grid td { padding: 0; } .cx-grid button { display: block; width: 38px; height: 24px; border-radius: 0; border-color: transparent; padding: 0; }
+.cx-grid td { padding: 0; } .cx-grid button { display: block; width: 38px; height: 24px; border-radius: 0; border-color: transparent; padding: 0; } .cx-grid button:disabled { opacity: 1; }
 .cx-grid th.cx-down { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: 4px 0; }
 .cx [hidden] { display: none; } .cx-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .cx-note { opacity: .8; } .cx-note:empty { display: none; }
@@ -336,8 +336,8 @@ class Explorer {
     this.tool = "move"; this.means = false; this.off = new Set(); this.times = [];
     this.root = make("div", { class: "cx" }, make("style", {}, CSS));
     this.build(); el.append(this.root); this.root.explorer = this;
-    this.theme(); this.dark = new MutationObserver(() => { this.theme(); this.paint(); });
-    this.dark.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-theme", "class"] });
+    this.theme();
+    this.watch = setInterval(() => { if (this.theme()) { this.paint(); this.opened(false); } }, 300);  // no event tells when a theme's style sheet is there
     const on = (names, act) => names.split(" ").forEach((n) => model.on(`change:${n}`, act, this));
     on("columns", () => { this.readColumns(); this.paint(); }); on("map0 map1 map2 map3", () => this.readMaps()); on("colour", () => this.recolour());
     on("selected", () => this.readSelected()); on("kept", () => this.paint()); on("clicked", () => this.opened()); on("fresh", () => this.overlays());
@@ -416,11 +416,13 @@ class Explorer {
     this.root.append(bar, tools, this.note, make("div", { class: "cx-main" }, this.grid, side, make("div", { class: "cx-panel" }, this.tabs, this.body)), this.live);
   }
 
+  // The colours of the page; true where they are not what they were.
   theme() {
-    const css = getComputedStyle(this.root), channel = (css.backgroundColor.match(/[\d.]+/g) || [255, 255, 255]).map(Number);
+    const css = getComputedStyle(this.root), old = this.fore + this.back, channel = (css.backgroundColor.match(/[\d.]+/g) || [255, 255, 255]).map(Number);
     this.fore = css.color; this.back = css.backgroundColor;
     this.night = channel[0] + channel[1] + channel[2] < 380 && channel[3] !== 0;
     this.grey = this.pack(this.night ? [88, 88, 88] : [212, 212, 212]);
+    return this.fore + this.back !== old;
   }
   pack([r, g, b]) { return ((b << 16) | (g << 8) | r) >>> 0; }
 
@@ -686,7 +688,7 @@ class Explorer {
     const column = this.columns[this.facet], right = new Array(column.names.length).fill(0), all = new Array(column.names.length).fill(0);
     for (let i = 0; i < this.count; i++) { const g = code[guess.codes[i]]; if (g >= 0) { all[column.codes[i]]++; right[column.codes[i]] += g === label.codes[i]; } }
     const select = make("select", { onchange: () => { this.facet = select.value; this.panel(); } }, ...columns.map((n) => make("option", { value: n, selected: n === this.facet }, words(n))));
-    return make("span", {}, make("label", {}, "right by ", select), " ", ...column.names.map((n, c) => all[c] ? `${words(n)} ${Math.round(100 * right[c] / all[c])} %  ` : ""));
+    return make("span", {}, make("label", {}, "right by ", select), " ", column.names.map((n, c) => all[c] && `${words(n)} ${Math.round(100 * right[c] / all[c])} %`).filter(Boolean).join(", "));
   }
 
   shotsPanel() {
@@ -735,7 +737,7 @@ class Explorer {
   }
 
   close() {
-    this.model.off(null, null, this); this.dark.disconnect(); this.views.forEach((v) => v.stop());
+    this.model.off(null, null, this); clearInterval(this.watch); this.views.forEach((v) => v.stop());
     cancelAnimationFrame(this.pending); this.source?.stop(); this.audio?.close();
   }
 }
