@@ -157,12 +157,13 @@ class View {
     const pixels = new Uint32Array(this.image.data.buffer);
     pixels.fill(0);
     const k = this.scale * this.dpr, x0 = w / 2 - this.cx * k, y0 = h / 2 + this.cy * k, radius = app.radius * this.dpr;
+    const stampOf = {}, grey = stamp("o", 0.75 * radius);
     for (let pass = 0; pass < 2; pass++)
       for (let i = 0; i < this.n; i++) {
         if (app.lit[i] !== pass) continue;
         const x = Math.round(x0 + this.at[2 * i] * k), y = Math.round(y0 - this.at[2 * i + 1] * k);
         if (x < -9 || y < -9 || x > w + 9 || y > h + 9) continue;
-        const dots = stamp(pass ? app.shape[i] : "o", pass ? radius : 0.75 * radius), ink = pass ? app.ink[i] : app.grey;
+        const dots = pass ? (stampOf[app.shape[i]] ??= stamp(app.shape[i], radius)) : grey, ink = pass ? app.ink[i] : app.grey;
         for (let d = 0; d < dots.length; d += 3) {
           const px = x + dots[d], py = y + dots[d + 1];
           if (px < 0 || py < 0 || px >= w || py >= h) continue;
@@ -541,10 +542,12 @@ class Explorer {
     this.show(i, sound);
   }
 
-  async fetch(i) {
+  // A clip's sound and picture: asked for once, and again only where that failed.
+  fetch(i) {
     if (!this.clips.has(i)) {
-      const [message, buffers] = await this.ask("clip", { clip: i });
-      this.clips.set(i, { ...message, sound: new Int16Array(bytes(buffers[0])), mel: new Uint8Array(bytes(buffers[1])) });
+      const coming = this.ask("clip", { clip: i }).then(([message, buffers]) => ({ ...message, sound: new Int16Array(bytes(buffers[0])), mel: new Uint8Array(bytes(buffers[1])) }));
+      coming.catch(() => this.clips.delete(i));
+      this.clips.set(i, coming);
       if (this.clips.size > 400) this.clips.delete(this.clips.keys().next().value);
     }
     return this.clips.get(i);
@@ -631,8 +634,9 @@ class Explorer {
   choose(ids, add = false) {
     this.chosen = new Set(add ? [...this.chosen, ...ids] : ids);
     this.choosing = (this.choosing || 0) + 1;
-    this.ask("select", { clips: [...this.chosen].sort((a, b) => a - b) }).catch(this.failed).finally(() => { this.choosing -= 1; });
+    const told = this.ask("select", { clips: [...this.chosen].sort((a, b) => a - b) }).catch(this.failed).finally(() => { this.choosing -= 1; });
     this.say(`${this.chosen.size} clips selected`); this.paint();
+    return told;
   }
   toggle(i) { if (i < 0) return; const next = new Set(this.chosen); next.has(i) ? next.delete(i) : next.add(i); this.choose(next); }
   clear() {
