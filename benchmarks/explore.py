@@ -2,9 +2,11 @@
 
     python benchmarks/explore.py [--points 1000 10000 20000] [--views 4]
 
-Points are random clusters on PCA maps, so that only drawing and talking are measured. Frames: intervals of requestAnimationFrame
-while all views are dragged and zoomed for three seconds. Lasso: mouse released to the selection having reached Python and the answer
-the page, median of nine; of these, up to 50 ms are the way there and back, which a question with nothing to answer takes too. Click: pointer up to the sound having been started, clips not heard before, median of nine.
+Points are random clusters on PCA maps, so that only drawing and talking are measured, and the kernel is idle. Frames: intervals of
+requestAnimationFrame while all views are dragged and zoomed for three seconds. Lasso: mouse released to Python's `on_select`, and to
+the page knowing that Python has it, medians of nine. An empty question is for comparison: the way there and back takes 10 or 50 ms by
+turns, because the Jupyter server lets small packets wait for the browser's acknowledgement. Click: pointer up to the sound having
+been started, clips not heard before, median of nine.
 """
 import argparse
 import sys
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.lab import browser, jupyter, kernel, open_lab, run_all, window, write_notebook
 
 MADE = """
+import json, time
 import numpy as np
 from contrastasc.explore import EmbeddingExplorer
 from contrastasc.scenes import SceneSet
@@ -27,6 +30,8 @@ scenes = SceneSet.from_arrays(np.broadcast_to(sound, (n, 16000)), [f"scene {{c}}
 x = (3 * np.eye(10)[labels] + dice.normal(size=(n, 10))).astype(np.float32)
 explorer = EmbeddingExplorer({{f"space {{s}}": x[:, np.roll(np.arange(10), s)] for s in range({views})}}, scenes, method="pca", limit=n)
 explorer.worker.join()
+heard = []
+explorer.on_select(lambda clips: heard.append(1000 * time.time()))
 """
 FRAMES = """() => new Promise((done) => {
   const x = document.querySelector('.cx').explorer, begin = performance.now(); let frames = 0;
@@ -39,7 +44,10 @@ FRAMES = """() => new Promise((done) => {
   requestAnimationFrame(step); })"""
 LASSO = """(r) => new Promise((done) => {
   const x = document.querySelector('.cx').explorer, v = x.views[0], begin = performance.now();
-  x.choose(v.inside([[0, 0], [v.w * r, 0], [v.w * r, v.h], [0, v.h]])).then(() => done([performance.now() - begin, x.chosen.size])); })"""
+  x.choose(v.inside([[0, 0], [v.w * r, 0], [v.w * r, v.h], [0, v.h]])).then(() => done([performance.timeOrigin + begin, performance.now() - begin])); })"""
+EMPTY = """() => new Promise((done) => {
+  const begin = performance.now();
+  document.querySelector('.cx').explorer.ask('filter', { query: '' }).then(() => done(performance.now() - begin)); })"""
 CLICK = """(i) => new Promise((done) => {
   const x = document.querySelector('.cx').explorer, begin = performance.now(), before = x.source;
   x.open(i, true);
@@ -48,7 +56,7 @@ CLICK = """(i) => new Promise((done) => {
 
 
 def measure(chromium, address, folder, points, views):
-    "Frames a second, milliseconds to draw one, lasso and click in milliseconds."
+    "Frames a second; milliseconds to draw one, of a lasso to Python and back, of an empty question, of a click."
     name = f"{points}.ipynb"
     write_notebook(folder / name, MADE.format(points=points, views=views), "explorer")
     page = window(chromium, 1500, 1400)
@@ -57,12 +65,14 @@ def measure(chromium, address, folder, points, views):
     page.wait_for_function("document.querySelector('.cx').explorer.model.get('quality').length", timeout=1800000)
     page.locator(".cx").scroll_into_view_if_needed(); time.sleep(2)
     fps, draw = page.evaluate(FRAMES)
-    lassos = [page.evaluate(LASSO, 0.3 + 0.05 * k)[0] for k in range(9)]
+    begun, back = zip(*[page.evaluate(LASSO, 0.3 + 0.05 * k) for k in range(9)])
+    there = [b - a for a, b in zip(begun, kernel(page, "print(json.dumps(heard))"))]
+    empty = [page.evaluate(EMPTY) for _ in range(9)]
     page.evaluate(CLICK, 0)
     clicks = [page.evaluate(CLICK, 1 + k) for k in range(9)]
     kernel(page, "explorer.close()")
     page.context.close()
-    return fps, draw, median(lassos), median(clicks)
+    return fps, draw, *map(median, (there, back, empty, clicks))
 
 
 if __name__ == "__main__":
@@ -70,5 +80,6 @@ if __name__ == "__main__":
     parser.add_argument("--points", type=int, nargs="+", default=[1000, 10000, 20000]); parser.add_argument("--views", type=int, default=4)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, jupyter(Path(folder)) as address, browser() as chromium:
-        print(f"{a.views} views\npoints  frames/s  draw [ms]  lasso [ms]  click to sound [ms]")
-        for points in a.points: print("{:6d}  {:8.1f}  {:9.1f}  {:10.1f}  {:19.1f}".format(points, *measure(chromium, address, Path(folder), points, a.views)), flush=True)
+        print(f"{a.views} views, times in ms\npoints  frames/s  draw  lasso to Python  and back  empty question  click to sound")
+        for points in a.points:
+            print("{:6d}  {:8.1f}  {:4.1f}  {:15.1f}  {:8.1f}  {:14.1f}  {:14.1f}".format(points, *measure(chromium, address, Path(folder), points, a.views)), flush=True)

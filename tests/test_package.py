@@ -100,3 +100,9 @@ def test_command_is_installed_and_says_one_sentence(tmp_path):
     command = Path(sys.executable).parent / "contrastasc"
     done = subprocess.run([command, "pack", "--data", str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
+
+
+def test_nbdev_test_runs_a_notebook_too():
+    done = subprocess.run([Path(sys.executable).with_name("nbdev_test"), "--path", ROOT / "nbs" / "A0_figures.ipynb", "--n_workers", "0"],
+                          cwd=ROOT, env=os.environ | dict(MPLBACKEND="agg"), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -4,12 +4,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import chapters
+
 ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
 THREADS = dict(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")  # two workers share the cores
 
 
@@ -25,21 +25,15 @@ def pytest():
     return passed, max(failed, 1 if code or not passed else 0)
 
 
-def notebook(path):
-    env = os.environ | THREADS | dict(MPLBACKEND="agg")
-    began = time.time()
-    done = subprocess.run([BIN / "nbdev_test", "--path", path, "--n_workers", "0"], cwd=ROOT, env=env, capture_output=True, text=True)
-    return path, done, time.time() - began
-
-
 def notebooks():
-    "The checks of every notebook, two at a time; returns (passed, failed)."
-    failed, paths = 0, sorted((ROOT / "nbs").glob("*.ipynb"))
+    "Every notebook with the checks inside it, each in a real Jupyter kernel, two at a time; returns (passed, failed)."
+    os.environ.update(THREADS)
+    failed, paths = 0, chapters.chapters()
     with ThreadPoolExecutor(2) as pool:
-        for path, done, seconds in pool.map(notebook, paths):
-            failed += done.returncode != 0
-            print(f"  {path.stem:16} {seconds:6.1f} s {'ok' if done.returncode == 0 else 'FAILED'}", flush=True)
-            if done.returncode: print((done.stdout + done.stderr)[-4000:], flush=True)
+        for path, (seconds, error) in zip(paths, pool.map(lambda path: chapters.run(path, live=False), paths)):
+            failed += error is not None
+            print(f"  {path.stem:16} {seconds:6.1f} s {'ok' if error is None else 'FAILED'}", flush=True)
+            if error is not None: print(str(error)[-4000:], flush=True)
     return len(paths) - failed, failed
 
 
