@@ -115,7 +115,7 @@ class Projection:
         self.x, self._model, self._turn = directions(x), None, (np.eye(2), np.zeros(2))
         if len(self.x) < 4 or self.x.shape[1] < 2: raise ValueError(f"a map needs at least 4 embeddings of 2 numbers, not {self.x.shape}")
         self.xy = _kept(cache, f"{self} {self.x.shape}".encode() + self.x.tobytes(), lambda: self._fitted(report).astype(np.float32))
-        self._kept = self.xy
+        self._unturned = self.xy
         return self
 
     def _fitted(self, report=None):
@@ -135,7 +135,7 @@ class Projection:
         if self.method == "tsne": return self.xy[NearestNeighbors(n_neighbors=min(5, len(self.x))).fit(self.x).kneighbors(new)[1]].mean(1)
         if self._model is None:
             self._fitted()
-            if self.method == "umap": self._model.embedding_ = self._kept  # newcomers join the map that was kept
+            if self.method == "umap": self._model.embedding_ = self._unturned  # newcomers join the map that was kept
         with _ONE: there = self._model.transform(new)
         return (there @ self._turn[0] + self._turn[1]).astype(np.float32)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -35,8 +35,27 @@ def run(path, live):
     began = time.time()
     client = NotebookClient(nb, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}, on_cell_start=show, record_timing=False, extra_arguments=["--IPKernelApp.log_level=40"])
     try: client.execute()
-    except CellExecutionError as e: return time.time() - began, e
+    except (CellExecutionError, DeadKernelError) as e: return time.time() - began, e
     return time.time() - began, None
+
+
+def run_all(todo, jobs=1, keep_going=False):
+    "Execute notebooks, some at a time, and say how each went; returns (passed, failed)."
+    done, failed, began = 0, 0, time.time()
+    live = sys.stdout.isatty() and jobs == 1
+    with ThreadPoolExecutor(jobs) as pool:
+        many = pool.map if jobs > 1 else map  # one at a time stays in the main thread, where Ctrl-C stops the kernel at once
+        for n, (path, (seconds, error)) in enumerate(zip(todo, many(lambda p: run(p, live), todo)), 1):
+            if error is None:
+                done += 1
+                print(f"\r  {path.stem:16} {seconds:6.1f} s   ({n} of {len(todo)}, {(time.time() - began) / 60:.1f} min so far)", flush=True)
+                continue
+            failed += 1
+            print(f"\r  {path.stem:16} FAILED\n{str(error)[-4000:]}", flush=True)
+            if not keep_going:
+                pool.shutdown(cancel_futures=True)
+                break
+    return done, failed
 
 
 def main():
@@ -49,27 +68,15 @@ def main():
     a = a.parse_args()
     os.environ.setdefault("CONTRASTASC_HOME", str(ROOT / ".cache"))
     os.environ["CONTRASTASC_SCALE"] = a.scale
-    todo, done, failed, began = chapters(a.chapter), 0, [], time.time()
+    todo = chapters(a.chapter)
     if not todo: sys.exit(f"no chapter is called {' or '.join(a.chapter)}")
-    live = sys.stdout.isatty() and a.jobs == 1
-    with ThreadPoolExecutor(a.jobs) as pool:
-        many = pool.map if a.jobs > 1 else map  # one at a time stays in the main thread, where Ctrl-C stops the kernel at once
-        for n, (path, (seconds, error)) in enumerate(zip(todo, many(lambda p: run(p, live), todo)), 1):
-            if error is None:
-                done += 1
-                print(f"\r  {path.stem:16} {seconds:6.1f} s   ({n} of {len(todo)}, {(time.time() - began) / 60:.1f} min so far)", flush=True)
-                continue
-            failed.append(path.stem)
-            print(f"\r  {path.stem:16} FAILED\n{str(error)[-3000:]}", flush=True)
-            if not a.keep_going:
-                pool.shutdown(cancel_futures=True)
-                break
+    done, failed = run_all(todo, a.jobs, a.keep_going)
     if a.results and not failed:
         from contrastasc.synth import home
         table = home() / "results" / f"course-{a.scale}.md"
         print(table.read_text() if table.exists() else "(no chapter wrote a table of results)")
         print("\nOpen the course:  make lab")
-    else: print(f"{done} passed, {len(failed)} failed")
+    else: print(f"{done} passed, {failed} failed")
     sys.exit(bool(failed))
 
 

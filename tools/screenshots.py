@@ -27,16 +27,15 @@ def worst(): return int(explorer.table["margin, student, cpm126k"].where(scenes.
 X = "document.querySelector('.cx').explorer"
 
 
-def explorer(page, path):
-    "The explorer with the bus open that the student finds least like a bus, and who is confused with whom below."
+def explorer(page):
+    "Open the bus that the student finds least like a bus, and who is confused with whom below."
     page.wait_for_selector(".cx-view", timeout=600000)
     page.wait_for_function(f"{X}.model.get('quality').length && {X}.views.at(-1).k && !Object.keys({X}.model.get('busy')).length", timeout=600000)
     page.locator(".cx").scroll_into_view_if_needed()
     page.evaluate(f"(i) => {{ {X}.last = 2; {X}.open(i, false); }}", kernel(page, "print(worst())"))
     page.get_by_role("tab", name="Errors").click()
-    page.wait_for_function(f"{X}.near?.children.length > 1"); time.sleep(1)
+    page.wait_for_function(f"{X}.near?.children.length > 1")
     page.mouse.move(2, 2)
-    page.locator(".cx").screenshot(path=path)
 
 
 def main():
@@ -45,15 +44,15 @@ def main():
     os.environ["CONTRASTASC_SCALE"] = parser.parse_args().scale
     with tempfile.TemporaryDirectory() as folder, jupyter(Path(folder)) as address, browser() as chromium:
         write_notebook(Path(folder) / "explorer.ipynb", EXPLORER, "explorer")
-        for theme in ("light", "dark"):
-            page = window(chromium, 1400, 1250, color_scheme=theme)
-            open_lab(page, address, "explorer.ipynb")
+        page = window(chromium, 1400, 1250)
+        open_lab(page, address, "explorer.ipynb"); run_all(page)
+        explorer(page)
+        for theme, night in (("light", "false"), ("dark", "true")):
             page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", f"JupyterLab {theme.title()}")
-            run_all(page)
-            explorer(page, ROOT / "images" / f"explorer-{theme}.png")
-            if page.strangers or page.faults: sys.exit(f"asked for {page.strangers}, failed with {page.faults}")
-            page.context.close()
+            page.wait_for_function(f"{X}.night === {night}"); time.sleep(1)
+            page.locator(".cx").screenshot(path=ROOT / "images" / f"explorer-{theme}.png")
             print(f"images/explorer-{theme}.png", flush=True)
+        if page.strangers or page.faults: sys.exit(f"asked for {page.strangers}, failed with {page.faults}")
 
 
 if __name__ == "__main__": main()

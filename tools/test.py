@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chapters
@@ -26,15 +25,9 @@ def pytest():
 
 
 def notebooks():
-    "Every notebook with the checks inside it, each in a real Jupyter kernel, two at a time; returns (passed, failed)."
+    "Every notebook with the checks inside it, each in a real Jupyter kernel; returns (passed, failed)."
     os.environ.update(THREADS)
-    failed, paths = 0, chapters.chapters()
-    with ThreadPoolExecutor(2) as pool:
-        for path, (seconds, error) in zip(paths, pool.map(lambda path: chapters.run(path, live=False), paths)):
-            failed += error is not None
-            print(f"  {path.stem:16} {seconds:6.1f} s {'ok' if error is None else 'FAILED'}", flush=True)
-            if error is not None: print(str(error)[-4000:], flush=True)
-    return len(paths) - failed, failed
+    return chapters.run_all(chapters.chapters(), jobs=2, keep_going=True)
 
 
 if __name__ == "__main__":
