@@ -526,7 +526,9 @@ def _left_out_masks(
     fold = {g: i % max_folds for i, g in enumerate(sorted(first, key=first.get))}
     fold = np.array([fold[g] for g in groups])
     out = fold == np.arange(fold.max() + 1)[:, None]
-    for c in np.unique(y): out[np.ix_(out[:, y == c].all(1), y == c)] = False
+    _, y = np.unique(y, return_inverse=True)
+    left = (~out).astype(np.float32) @ np.eye(y.max() + 1, dtype=np.float32)[y]
+    out &= (left > 0)[:, y]
     return out[out.any(1)]
 
 # %% ../nbs/13_fewshot.ipynb #7472cab9
@@ -577,14 +579,14 @@ def _threshold(own: np.ndarray, means: np.ndarray, unknown: float) -> float:
         return float(np.sort(own)[min(rank, len(own)) - 1])
     return float(_distances(means, means)[~np.eye(len(means), dtype=bool)].min() / 2)
 
-def _left_out(solve, z: Tensor, labels: Tensor, groups: np.ndarray, n_classes: int):
-    "Of every left-out shot: its number, its distance to its class's mean without it, and its logits where a solver is given."
-    out = _left_out_masks(labels.numpy(), groups)
-    if not len(out): return np.array([], int), np.array([]), None
-    keep, (fold, shot) = torch.tensor(~out).double(), np.nonzero(out)
-    means = class_means(z, labels, n_classes, keep).numpy()
-    own = np.linalg.norm(z.numpy()[shot] - means[fold, labels.numpy()[shot]], axis=1)
-    return shot, own, solve(z, labels, keep).logits(z)[fold, shot].numpy() if solve else None
+def _fold_means(z: Tensor, labels: Tensor, out: np.ndarray, n_classes: int) -> Tensor:  # -> [folds, C, d]
+    "Class means without the shots that each fold leaves out. What is gone is taken from the sum: nothing is added up twice."
+    fold, shot = (torch.as_tensor(v) for v in np.nonzero(out))
+    cell, size = fold * n_classes + labels[shot], len(out) * n_classes
+    gone = z.new_zeros(size, z.shape[1]).index_add_(0, cell, z[shot]).unflatten(0, (len(out), n_classes))
+    total = z.new_zeros(n_classes, z.shape[1]).index_add_(0, labels, z)
+    left = labels.bincount(minlength=n_classes) - cell.bincount(minlength=size).view(len(out), n_classes)
+    return (total - gone) / left[..., None]
 
 # %% ../nbs/13_fewshot.ipynb #c4efa75a
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -592,7 +594,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     After `fit`: `classes_`; `weight_` [d, C] and `bias_` [C] for raw embeddings (logits = x @ weight_ + bias_);
     `temperature_` and `calibrated_` (False where no shot could be left out; the temperature is then 1); for novelty
-    `centre_`, `scale_` [d], `means_` [C, d] of the scaled embeddings and `threshold_`."""
+    `centre_`, `scale_` [d], `means_` [C, d] of the scaled embeddings and `threshold_`. With `calibrate=False` the
+    temperature stays what it was until `recalibrate` is called, which may be in another thread, on a copy."""
 
     def __init__(
         self,
@@ -611,7 +614,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if self.method not in ("logistic", "mean"):
             raise ValueError(f"method must be 'logistic' or 'mean', not {self.method!r}")
         if not 0 < self.unknown < 1: raise ValueError(f"unknown must lie between 0 and 1, not {self.unknown}")
-        self._shots, self._group_numbers = None, {}
+        self._shots, self._group_numbers, self.temperature_, self.calibrated_ = None, {}, 1.0, False
         x = _embeddings(x)
         return self._learn(x, _labels(y, x, None), _number_groups(self._group_numbers, groups, len(x)))
 
@@ -634,12 +637,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         fit = self._solve(z, labels, init=before and self._carry_over(*before))
         self.weight_ = fit.weight.numpy() / self.scale_[:, None]
         self.bias_ = fit.bias.numpy() - self.centre_ @ self.weight_
-        self.means_ = class_means(z, labels, len(classes)).numpy()
-        solve = (lambda *shots: self._solve(*shots, fit)) if self.calibrate else None
-        shot, own, logits = _left_out(solve, z, labels, groups, len(classes))
-        self.threshold_, self.calibrated_ = _threshold(own, self.means_, self.unknown), logits is not None
+        fold, shot = np.nonzero(out := _left_out_masks(labels.numpy(), groups))
+        means = _fold_means(z, labels, np.insert(out, 0, False, 0), len(classes)).numpy()  # the first without a shot left out
+        own = z.numpy()[shot] - means[1 + fold, labels.numpy()[shot]]
+        self.means_, self.threshold_ = means[0], _threshold(np.linalg.norm(own, axis=1), means[0], self.unknown)
+        return self.recalibrate() if self.calibrate else self
+
+    def recalibrate(self):
+        "Fit the temperature on left-out shots. `fit` does it, unless `calibrate=False` put it off."
+        x, y, groups = self._shots
+        labels, z = torch.tensor(np.searchsorted(self.classes_, y)), torch.tensor((x - self.centre_) / self.scale_)
+        out = _left_out_masks(labels.numpy(), groups, 20 if len(y) < 500 else 5)
+        fold, shot = np.nonzero(out)
+        if not len(shot): self.temperature_, self.calibrated_ = 1.0, False; return self
+        logits = self._solve(z, labels, torch.tensor(~out).double(), self._carry_over(self.classes_, self.weight_, self.bias_), 0.05).logits(z)
         prior = 0.5 if self.method == "logistic" else np.inf
-        self.temperature_ = fit_temperature(logits, labels.numpy()[shot], groups[shot], prior) if self.calibrated_ else 1.0
+        self.temperature_ = fit_temperature(logits[fold, shot].numpy(), y=labels.numpy()[shot], groups=groups[shot], prior=prior)
+        self.calibrated_ = True
         return self
 
     def _carry_over(self, classes, weight, bias) -> LogisticFit:
@@ -650,9 +664,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         w[:, place], b[place] = weight * self.scale_[:, None], bias
         return LogisticFit(torch.tensor(w), torch.tensor(b), torch.tensor(0.0))
 
-    def _solve(self, z, labels, weight=None, init=None) -> LogisticFit:
+    def _solve(self, z, labels, weight=None, init=None, tol=0.003) -> LogisticFit:
         if self.method == "mean": return fit_means(z, labels, len(self.classes_), sample_weight=weight)
-        return fit_logistic(z, labels, len(self.classes_), self.C, sample_weight=weight, init=init)
+        return fit_logistic(z, labels, len(self.classes_), self.C, sample_weight=weight, init=init, tol=tol)
 
     def _query(self, x) -> np.ndarray:
         if getattr(self, "_shots", None) is None:

@@ -42,13 +42,13 @@ def _served(command, port, folder):
         except subprocess.TimeoutExpired: server.kill()
 
 
-def jupyter(folder: Path, program="lab"):
+def jupyter(folder: Path, program="lab", more=()):
     "Serve a folder in JupyterLab or Notebook."
     port, settings = free_port(), folder / ".settings"
     settings.mkdir(exist_ok=True)
     (settings / "overrides.json").write_text(json.dumps(_QUIET))
     command = ["jupyter", program, "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
-               "--IdentityProvider.token=t", "--allow-root", f"--notebook-dir={folder}"]
+               "--IdentityProvider.token=t", "--allow-root", f"--notebook-dir={folder}", *more]
     if program == "lab": command += ["--expose-app-in-browser", f"--LabApp.app_settings_dir={settings}"]
     return _served(command, port, folder)
 
@@ -64,7 +64,7 @@ def window(chromium, width=1400, height=1300, **options):
     page = chromium.new_page(viewport=dict(width=width, height=height), **options)
     page.strangers, page.faults = [], []
     def route(request):
-        if request.request.url.startswith(("http://127.0.0.1", "file:", "blob:", "data:")): return request.continue_()
+        if request.request.url.startswith(("http://127.0.0.1", "http://notebook.test", "file:", "blob:", "data:")): return request.continue_()
         page.strangers.append(request.request.url); request.abort()
     page.route("**/*", route)
     page.on("pageerror", lambda e: page.faults.append(str(e)))
@@ -72,9 +72,10 @@ def window(chromium, width=1400, height=1300, **options):
 
 
 @contextmanager
-def browser():
+def browser(*flags):
+    "Chromium, with further flags."
     with sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=[*_FLAGS, *flags])
         try: yield chromium
         finally: chromium.close()
 

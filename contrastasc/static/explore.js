@@ -1,17 +1,7 @@
 // The embedding explorer's front end: maps of the same clips side by side, drawn on canvas, with the sound one click away.
 // Python holds the embeddings and answers questions (`ask`); everything that is only looking happens here.
 
-const CSS = `
-.cx { --line: color-mix(in srgb, currentColor 22%, transparent); --soft: color-mix(in srgb, currentColor 7%, transparent);
-  container-type: inline-size; font: 13px/1.35 system-ui, sans-serif; color: var(--jp-ui-font-color1, CanvasText);
-  background: var(--jp-layout-color0, Canvas); padding: 6px; }
-.cx button, .cx select, .cx input { font: inherit; color: inherit; background: var(--soft); border: 1px solid var(--line); border-radius: 4px; padding: 2px 7px; }
-.cx button { cursor: pointer; } .cx button[aria-pressed=true], .cx button[aria-selected=true] { background: #0072B2; color: #fff; border-color: #0072B2; }
-.cx button:disabled { opacity: .45; cursor: default; }
-.cx :focus-visible { outline: 2px solid #E69F00; outline-offset: 1px; }
-.cx label { white-space: nowrap; } .cx select { max-width: 210px; } .cx input[type=range] { width: 76px; vertical-align: middle; padding: 0; } .cx input[type=search] { width: 190px; }
-.cx-bar { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin-bottom: 6px; }
-.cx-tools { display: inline-flex; gap: 3px; flex-wrap: wrap; }
+const CSS = BASE + `
 .cx-main { display: grid; grid-template-columns: minmax(0, 1fr) 250px; grid-template-rows: auto 1fr; gap: 8px; }
 .cx-views { display: grid; gap: 8px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 250px), 1fr)); align-content: start; }
 .cx-view { position: relative; margin: 0; min-width: 0; border: 1px solid var(--line); border-radius: 4px; }
@@ -31,37 +21,12 @@ const CSS = `
 .cx .cx-clip dl dt { opacity: .7; float: none; width: auto; margin: 0; } .cx .cx-clip dl dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 .cx-near { display: flex; flex-wrap: wrap; gap: 3px; max-height: 190px; overflow-y: auto; }
 .cx-panel { min-width: 0; border-top: 1px solid var(--line); padding-top: 6px; overflow-x: auto; }
-.cx table { border-collapse: collapse; } .cx th, .cx td { padding: 1px 8px; text-align: right; font-variant-numeric: tabular-nums; font-weight: normal; }
-.cx th:first-child { text-align: left; } .cx thead th { border-bottom: 1px solid var(--line); font-weight: 600; }
 .cx-grid td { padding: 0; } .cx-grid button { display: block; width: 38px; height: 24px; border-radius: 0; border-color: transparent; padding: 0; } .cx-grid button:disabled { opacity: 1; }
 .cx-grid th.cx-down { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: 4px 0; }
-.cx [hidden] { display: none; } .cx-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-.cx-note { opacity: .8; } .cx-note:empty { display: none; }
 @container (max-width: 640px) { .cx-main { grid-template-columns: minmax(0, 1fr); } .cx-side { grid-row: 2; grid-column: 1; } .cx-plane { height: 270px; } }
 `;
 
-const CIVIDIS = [[0, 34, 78], [33, 57, 109], [75, 84, 108], [108, 110, 114], [139, 137, 121], [174, 166, 113], [212, 196, 91], [254, 232, 56]];
-
-const make = (tag, attributes = {}, ...children) => {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (key in node && key !== "list" && typeof value !== "string") node[key] = value;
-    else node.setAttribute(key, value);
-  }
-  node.append(...children);
-  return node;
-};
-const bytes = (view) => view ? view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength) : new ArrayBuffer(0);
-const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
-const words = (name) => String(name).replaceAll("_", " ");
 const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-const short = (x) => Number.isFinite(x) ? String(+x.toPrecision(3)) : "none";
-
-function ramp(share) {
-  const at = clamp(share, 0, 1) * (CIVIDIS.length - 1), i = Math.min(Math.floor(at), CIVIDIS.length - 2);
-  return CIVIDIS[i].map((c, j) => Math.round(c + (at - i) * (CIVIDIS[i + 1][j] - c)));
-}
 
 // A marker as a path around (0, 0); radius 1 is the size of the circle.
 function trace(ctx, shape, r) {
@@ -566,26 +531,9 @@ class Explorer {
     const picture = make("canvas", { role: "img", "aria-label": clip ? `log-mel spectrogram, ${clip.seconds} s` : "no spectrogram" });
     this.near = make("div", { class: "cx-near" });
     this.clip.replaceChildren(...(clip ? [picture, make("button", { type: "button", onclick: () => this.play(i) }, "▶ play (space)")] : []), about, this.near);
-    if (clip) this.spectrogram(picture, clip);
+    if (clip) spectrogram(picture, clip, this.fore);
     this.neighboursOf();
     if (sound && clip) { this.play(i); this.heard = performance.now() - asked; }
-  }
-
-  spectrogram(canvas, clip) {
-    const dpr = Math.min(window.devicePixelRatio || 1, 2), w = (canvas.clientWidth || 240), h = 150, left = 44, bottom = 30;
-    canvas.width = w * dpr; canvas.height = h * dpr;
-    const ctx = canvas.getContext("2d"), [bands, frames] = clip.shape, image = new ImageData(frames, bands);
-    for (let b = 0; b < bands; b++) for (let f = 0; f < frames; f++) {
-      const at = 4 * ((bands - 1 - b) * frames + f), [r, g, bl] = ramp(clip.mel[b * frames + f] / 255);
-      image.data.set([r, g, bl, 255], at);
-    }
-    const small = make("canvas", { width: frames, height: bands }); small.getContext("2d").putImageData(image, 0, 0);
-    ctx.scale(dpr, dpr); ctx.imageSmoothingEnabled = false; ctx.drawImage(small, left, 2, w - left - 4, h - bottom - 2);
-    ctx.fillStyle = this.fore; ctx.font = "11px system-ui, sans-serif"; ctx.textAlign = "right"; ctx.textBaseline = "middle";
-    for (const [hz, band] of clip.ticks) ctx.fillText(hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`, left - 4, clamp(h - bottom - (band / bands) * (h - bottom - 2), 7, h - bottom - 5));
-    ctx.textAlign = "center"; ctx.textBaseline = "top";
-    for (let s = 0; s <= 2; s++) ctx.fillText(short(s * clip.seconds / 2), clamp(left + s / 2 * (w - left - 4), left + 4, w - 12), h - bottom + 3);
-    ctx.fillText("time [s]", left + (w - left) / 2, h - 13);
   }
 
   wake() {

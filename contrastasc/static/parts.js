@@ -1,0 +1,58 @@
+// What the widgets share: colours, controls, elements, and the picture of a clip. Python puts it in front of each widget's script.
+
+const BASE = `
+.cx { --line: color-mix(in srgb, currentColor 22%, transparent); --soft: color-mix(in srgb, currentColor 7%, transparent);
+  container-type: inline-size; font: 13px/1.35 system-ui, sans-serif; color: var(--jp-ui-font-color1, CanvasText);
+  background: var(--jp-layout-color0, Canvas); padding: 6px; }
+.cx button, .cx select, .cx input { font: inherit; color: inherit; background: var(--soft); border: 1px solid var(--line); border-radius: 4px; padding: 2px 7px; }
+.cx button { cursor: pointer; } .cx button[aria-pressed=true], .cx button[aria-selected=true] { background: #0072B2; color: #fff; border-color: #0072B2; }
+.cx button:disabled { opacity: .45; cursor: default; }
+.cx :focus-visible { outline: 2px solid #E69F00; outline-offset: 1px; }
+.cx label { white-space: nowrap; } .cx select { max-width: 210px; } .cx input[type=range] { width: 76px; vertical-align: middle; padding: 0; } .cx input[type=search] { width: 190px; }
+.cx-bar { display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin-bottom: 6px; }
+.cx-tools { display: inline-flex; gap: 3px; flex-wrap: wrap; }
+.cx table { border-collapse: collapse; } .cx th, .cx td { padding: 1px 8px; text-align: right; font-variant-numeric: tabular-nums; font-weight: normal; }
+.cx th:first-child { text-align: left; } .cx thead th { border-bottom: 1px solid var(--line); font-weight: 600; }
+.cx [hidden] { display: none; } .cx-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.cx-note { opacity: .8; } .cx-note:empty { display: none; }
+`;
+
+const CIVIDIS = [[0, 34, 78], [33, 57, 109], [75, 84, 108], [108, 110, 114], [139, 137, 121], [174, 166, 113], [212, 196, 91], [254, 232, 56]];
+
+const make = (tag, attributes = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (key in node && key !== "list" && typeof value !== "string") node[key] = value;
+    else node.setAttribute(key, value);
+  }
+  node.append(...children);
+  return node;
+};
+const bytes = (view) => view ? view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength) : new ArrayBuffer(0);
+const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
+const words = (name) => String(name).replaceAll("_", " ");
+const short = (x) => Number.isFinite(x) ? String(+x.toPrecision(3)) : "none";
+
+function ramp(share) {
+  const at = clamp(share, 0, 1) * (CIVIDIS.length - 1), i = Math.min(Math.floor(at), CIVIDIS.length - 2);
+  return CIVIDIS[i].map((c, j) => Math.round(c + (at - i) * (CIVIDIS[i + 1][j] - c)));
+}
+
+// A clip's log-mel with its axes; ink: the colour of the writing.
+function spectrogram(canvas, clip, ink) {
+  const dpr = Math.min(window.devicePixelRatio || 1, 2), w = (canvas.clientWidth || 240), h = 150, left = 44, bottom = 30;
+  canvas.width = w * dpr; canvas.height = h * dpr;
+  const ctx = canvas.getContext("2d"), [bands, frames] = clip.shape, image = new ImageData(frames, bands);
+  for (let b = 0; b < bands; b++) for (let f = 0; f < frames; f++) {
+    const at = 4 * ((bands - 1 - b) * frames + f), [r, g, bl] = ramp(clip.mel[b * frames + f] / 255);
+    image.data.set([r, g, bl, 255], at);
+  }
+  const small = make("canvas", { width: frames, height: bands }); small.getContext("2d").putImageData(image, 0, 0);
+  ctx.scale(dpr, dpr); ctx.imageSmoothingEnabled = false; ctx.drawImage(small, left, 2, w - left - 4, h - bottom - 2);
+  ctx.fillStyle = ink; ctx.font = "11px system-ui, sans-serif"; ctx.textAlign = "right"; ctx.textBaseline = "middle";
+  for (const [hz, band] of clip.ticks) ctx.fillText(hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`, left - 4, clamp(h - bottom - (band / bands) * (h - bottom - 2), 7, h - bottom - 5));
+  ctx.textAlign = "center"; ctx.textBaseline = "top";
+  for (let s = 0; s <= 2; s++) ctx.fillText(short(s * clip.seconds / 2), clamp(left + s / 2 * (w - left - 4), left + 4, w - 12), h - bottom + 3);
+  ctx.fillText("time [s]", left + (w - left) / 2, h - 13);
+}
