@@ -572,11 +572,11 @@ def _distances(x: np.ndarray, means: np.ndarray) -> np.ndarray:  # [n, d], [C, d
     "Euclidean distances, accurate for near points too."
     return np.stack([np.linalg.norm(x - m, axis=1) for m in means], 1)
 
-def _threshold(own: np.ndarray, means: np.ndarray, unknown: float) -> float:
+def _threshold(own: np.ndarray, means: np.ndarray, unknown: float, margin: float = 1.0) -> float:
     "Distance from which a sound counts as unknown, from left-out shots' distances to their own class mean."
     if len(own):
         rank = int(np.ceil((len(own) + 1) * (1 - unknown)))
-        return float(np.sort(own)[min(rank, len(own)) - 1])
+        return margin * float(np.sort(own)[min(rank, len(own)) - 1])
     return float(_distances(means, means)[~np.eye(len(means), dtype=bool)].min() / 2)
 
 def _fold_means(z: Tensor, labels: Tensor, out: np.ndarray, n_classes: int) -> Tensor:  # -> [folds, C, d]
@@ -637,10 +637,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         fit = self._solve(z, labels, init=before and self._carry_over(*before))
         self.weight_ = fit.weight.numpy() / self.scale_[:, None]
         self.bias_ = fit.bias.numpy() - self.centre_ @ self.weight_
-        fold, shot = np.nonzero(out := _left_out_masks(labels.numpy(), groups))
+        out, margin = _left_out_masks(labels.numpy(), groups), 1.0
+        if not len(out): out, margin = _left_out_masks(labels.numpy(), np.arange(len(y))), 1.25  # shots whose neighbours stay behind
+        fold, shot = np.nonzero(out)
         means = _fold_means(z, labels, np.insert(out, 0, False, 0), len(classes)).numpy()  # the first without a shot left out
         own = z.numpy()[shot] - means[1 + fold, labels.numpy()[shot]]
-        self.means_, self.threshold_ = means[0], _threshold(np.linalg.norm(own, axis=1), means[0], self.unknown)
+        self.means_, self.threshold_ = means[0], _threshold(np.linalg.norm(own, axis=1), means[0], self.unknown, margin)
         return self.recalibrate() if self.calibrate else self
 
     def recalibrate(self):

@@ -95,7 +95,7 @@ def shots(**scenes):
 def test_held_out_asks_about_clips_that_were_not_heard():
     given = shots(a=[(1, "x", 0, 5), (2, "y", 1, 5)], b=[(3, "z", 2, 5), (4, "z", 2, 5)])
     by_clip, by_place = held_out(given), held_out(given, "place")
-    assert set(by_clip.clip) == {1, 2, 3, 4} and set(by_place.clip) == {1, 2}, "b was heard in one place only"
+    assert set(by_clip["clip"]) == {1, 2, 3, 4} and set(by_place["clip"]) == {1, 2}, "b was heard in one place only"
     assert (by_clip.guess[by_clip.scene == "b"] == "b").all() and len(held_out(shots(a=[(1, "x", 0, 5)]))) == 0
     with pytest.raises(ValueError, match="'clip' or 'place'"): held_out(given, "city")
 

@@ -223,16 +223,16 @@ class Enroller {
     ctx.stroke(); this.frame = requestAnimationFrame(() => this.drawWave());
   }
   drawMel() {
-    const [ctx, w, h] = this.canvas(this.mel), wide = (w - 42) / 10, tall = h - 16;
+    const [ctx, w, h] = this.canvas(this.mel), wide = (w - 46) / 10, tall = h - 16;
     this.mels.forEach(({ shape: [bands, frames], data }, k) => {
       const image = new ImageData(frames, bands);
       for (let b = 0; b < bands; b++) for (let f = 0; f < frames; f++) image.data.set([...ramp(data[b * frames + f] / 255), 255], 4 * ((bands - 1 - b) * frames + f));
       const small = make("canvas", { width: frames, height: bands }); small.getContext("2d").putImageData(image, 0, 0);
-      ctx.drawImage(small, 40 + (10 - this.mels.length + k) * wide, 2, wide + 0.5, tall);
+      ctx.drawImage(small, 44 + (10 - this.mels.length + k) * wide, 2, wide + 0.5, tall);
     });
     ctx.textAlign = "right"; ctx.textBaseline = "middle";
-    for (const [hz, share] of this.ticks || []) ctx.fillText(hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`, 36, clamp(2 + tall * (1 - share), 6, tall - 4));
-    ctx.textAlign = "center"; ctx.fillText("last 10 seconds, as the model sees them", 40 + (w - 42) / 2, h - 7);
+    for (const [hz, share] of this.ticks || []) ctx.fillText(hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`, 40, clamp(2 + tall * (1 - share), 6, tall - 4));
+    ctx.textAlign = "center"; ctx.fillText("last 10 seconds, as the model sees them", 44 + (w - 46) / 2, h - 7);
   }
   // The last five minutes: a stripe a second, the scene's colour as high as its share.
   drawTime() {
