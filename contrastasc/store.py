@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['StoreError', 'Shots', 'EnrollmentStore']
 
-# %% ../nbs/18_store.ipynb #4c9d5157
+# %% ../nbs/18_store.ipynb #2c0ba597
 import io, json, os, sqlite3, threading, uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from .audio import cut_windows
 from .synth import home
 from .train import model_fingerprint
 
-# %% ../nbs/18_store.ipynb #6c1719a3
+# %% ../nbs/18_store.ipynb #a410fd8a
 class StoreError(ValueError):
     "A clip that cannot be kept, or a file that is not a store; the message says what to do."
 
@@ -32,7 +32,7 @@ def _pack_sound(wave) -> tuple[float, bytes]:
 
 def _unpack_sound(scale, data) -> np.ndarray: return sf.read(io.BytesIO(data), dtype="float32")[0] * np.float32(scale)
 
-# %% ../nbs/18_store.ipynb #ada805b7
+# %% ../nbs/18_store.ipynb #6485fa2c
 def _checked_sound(wave, i) -> np.ndarray:
     wave = np.asarray(wave.detach().cpu() if isinstance(wave, torch.Tensor) else wave, np.float32)
     if wave.ndim != 1: raise StoreError(f"clip {i} must be one waveform [T], not of shape {wave.shape}")
@@ -50,7 +50,7 @@ def _one_each(what, given, n) -> list:
     if len(given) != n: raise StoreError(f"{n} clips but {len(given)} {what}: give one each")
     return list(given)
 
-# %% ../nbs/18_store.ipynb #0244b647
+# %% ../nbs/18_store.ipynb #f4c17958
 _ID, _SCHEMA = 0x41534353, 1  # tells this kind of file from other SQLite files; the edition of the tables
 _TABLES = """
 CREATE TABLE clip(id INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT UNIQUE, scene TEXT NOT NULL, place TEXT, source TEXT NOT NULL, time TEXT NOT NULL,
@@ -62,7 +62,7 @@ CREATE TABLE counter(n INTEGER NOT NULL);
 INSERT INTO counter VALUES (0);
 """
 
-# %% ../nbs/18_store.ipynb #1579edc4
+# %% ../nbs/18_store.ipynb #3f7f2fa8
 def _opened(path: Path) -> sqlite3.Connection:
     "A connection to a store that is there, or is made: readable by its owner only."
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _is_new(db) -> bool:
     db.execute("ROLLBACK")
     return True
 
-# %% ../nbs/18_store.ipynb #139e4c4d
+# %% ../nbs/18_store.ipynb #7ff7dfbb
 def _plainly(path, error) -> StoreError:
     "What SQLite or the system says, in words that help."
     said = str(error)
@@ -90,9 +90,9 @@ def _plainly(path, error) -> StoreError:
             "full": "cannot grow: the disk is full", "unable to open": "cannot be opened: check that its folder may be written to", "malformed": "is damaged: take the last exported file"}
     return StoreError(f"{path} " + next((words for key, words in help.items() if key in said), f"failed: {said}"))
 
-# %% ../nbs/18_store.ipynb #c8e6d305
+# %% ../nbs/18_store.ipynb #1f964603
 class _File:
-    "The database: reads, writes in transactions, and opposites of changes."
+    "The database: reads, and writes in transactions."
 
     def __init__(self, path):
         self.path, self.lock = Path(path), threading.RLock()
@@ -130,7 +130,7 @@ class _File:
     def __enter__(self): return self
     def __exit__(self, *error): self.close()
 
-# %% ../nbs/18_store.ipynb #a84e9904
+# %% ../nbs/18_store.ipynb #5bf6dfa1
 class _History(_File):
     "Changes that remember their opposite."
 
@@ -145,6 +145,8 @@ class _History(_File):
             db.executemany(f"UPDATE clip SET {column} = ? WHERE id = ?", [(value, i) for i, *_ in rows])
             self._note(db, words(rows), [[i, column, old] for i, old, _ in rows])
 
+# %% ../nbs/18_store.ipynb #a1ffa726
+class _Undoing(_History):
     @property
     def undoable(self) -> str | None:
         "Words for the change that `undo` would take back."
@@ -160,7 +162,7 @@ class _History(_File):
             db.execute("DELETE FROM change WHERE id = ?", found[:1])
         return found[1]
 
-# %% ../nbs/18_store.ipynb #c314c28f
+# %% ../nbs/18_store.ipynb #b749e3be
 @dataclass
 class Shots:
     "Seconds to learn from: embeddings x [n, D], labels [n], groups [n] (never split when testing) and clips [n]."
@@ -169,6 +171,7 @@ class Shots:
     groups: np.ndarray
     clips: np.ndarray
 
+# %% ../nbs/18_store.ipynb #1ca0ee54
 class _Model:
     "What the store knows of its encoder."
 
@@ -191,12 +194,20 @@ class _Model:
     def _needs_encoder(self):
         if self.encoder is None: raise StoreError(f"{self.path} was opened without an encoder: give one, EnrollmentStore(path, encoder)")
 
-# %% ../nbs/18_store.ipynb #80ecdc67
+# %% ../nbs/18_store.ipynb #df1cd121
 _COLUMNS = "uuid, scene, place, source, time, samples, scale, sound, settings"
 _INSERT = f"INSERT INTO clip({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 def _clips(ids) -> str: return f"{len(ids)} clip{'s' * (len(ids) != 1)}"
 
-class _Adding(_History, _Model):
+def _rows(waves, labels, source, places, settings) -> list[tuple]:
+    "What the table `clip` will hold, all of it checked."
+    waves = [_checked_sound(w, i) for i, w in enumerate(waves)]
+    names, places, settings = (_one_each(w, v, len(waves)) for w, v in (("labels", labels), ("places", places), ("settings", settings)))
+    names, now = [_checked_name(n) for n in names], datetime.now(timezone.utc).isoformat()
+    return [(uuid.uuid4().hex, n, p, source, now, len(w), *_pack_sound(w), json.dumps(t or {})) for n, p, w, t in zip(names, places, waves, settings)]
+
+# %% ../nbs/18_store.ipynb #27b2e4ba
+class _Adding(_Undoing, _Model):
     def add(self,
         waves,  # waveforms [T] at 16 kHz, a second or more each
         labels,  # names of their scenes, or one for all
@@ -206,19 +217,15 @@ class _Adding(_History, _Model):
     ) -> list[int]:  # ids
         "Keep clips; all of them or none."
         self._needs_encoder()
-        waves = [_checked_sound(w, i) for i, w in enumerate(waves)]
-        names, places, settings = (_one_each(w, v, len(waves)) for w, v in (("labels", labels), ("places", places), ("settings", settings)))
-        names, now = [_checked_name(n) for n in names], datetime.now(timezone.utc).isoformat()
-        packed = [_pack_sound(w) for w in waves]
-        x = [self._embed(_unpack_sound(*p)) for p in packed]
-        rows = [(uuid.uuid4().hex, n, p, source, now, len(w), *s, json.dumps(t or {})) for n, p, w, s, t in zip(names, places, waves, packed, settings)]
+        rows = _rows(waves, labels, source, places, settings)
+        x, names = [self._embed(_unpack_sound(*row[6:8])) for row in rows], dict.fromkeys(row[1] for row in rows)
         with self._writing() as db:
             ids = [db.execute(_INSERT, row).lastrowid for row in rows]
             for clip, vectors in zip(ids, x): self._file(db, clip, vectors)
-            if ids: self._note(db, f"added {_clips(ids)} of {', '.join(dict.fromkeys(names))}", [[i, "alive", 0] for i in ids])
+            if ids: self._note(db, f"added {_clips(ids)} of {', '.join(names)}", [[i, "alive", 0] for i in ids])
         return ids
 
-# %% ../nbs/18_store.ipynb #3f64634c
+# %% ../nbs/18_store.ipynb #14e643b0
 class _Changing(_Adding):
     def relabel(self, ids, label: str):
         name = _checked_name(label)
@@ -232,7 +239,7 @@ class _Changing(_Adding):
 
     def delete(self, ids): self._set("alive", ids, 0, lambda rows: f"deleted {_clips(ids)} of {', '.join(dict.fromkeys(r[2] for r in rows))}")
 
-# %% ../nbs/18_store.ipynb #3cf30cf7
+# %% ../nbs/18_store.ipynb #a6fde1a3
 class _Looking(_Changing):
     @property
     def frame(self) -> pd.DataFrame:
@@ -247,7 +254,7 @@ class _Looking(_Changing):
         if not found: raise StoreError(f"there is no clip {clip}; it may have been deleted in another notebook")
         return _unpack_sound(*found[0])
 
-# %% ../nbs/18_store.ipynb #db4a0ed1
+# %% ../nbs/18_store.ipynb #9d625ead
 class _Learning(_Looking):
     @property
     def stale(self) -> int:
@@ -265,7 +272,7 @@ class _Learning(_Looking):
             with self._writing() as db: self._file(db, clip, x)
         return len(todo)
 
-# %% ../nbs/18_store.ipynb #93f5f718
+# %% ../nbs/18_store.ipynb #82253099
 class _Teaching(_Learning):
     def shots(self) -> Shots:
         "All shots. A group is a scene at a place, or a clip where no place was given. StoreError where clips have other models' embeddings only."
@@ -279,7 +286,7 @@ class _Teaching(_Learning):
         groups = [f"{s} at {p}" if p else f"clip {i}" for i, s, p in zip(clips, names, places)]
         return Shots(np.concatenate([np.frombuffer(v, np.float32).reshape(k, -1) for v, k in zip(x, n)]), *(np.repeat(v, n) for v in (names, groups, clips)))
 
-# %% ../nbs/18_store.ipynb #f8f9adfa
+# %% ../nbs/18_store.ipynb #0238a96c
 class _Sharing(_Teaching):
     def take_in(self, path: str | Path) -> int:  # clips that came
         "Add the clips of an exported file, but for those that are here already; one step to undo."
@@ -302,7 +309,7 @@ class _Sharing(_Teaching):
         db.executemany("INSERT INTO embedding VALUES (?, ?, ?, ?, ?)", [(clip, *v) for v in vectors])
         return clip
 
-# %% ../nbs/18_store.ipynb #59aea153
+# %% ../nbs/18_store.ipynb #e42e9850
 class EnrollmentStore(_Sharing):
     """Clips with labels, and their embeddings, in one SQLite file. Every change is one transaction and can be undone.
 

@@ -49,6 +49,7 @@ const SAID = {
 const INSECURE = "This page came over plain http, and browsers give such pages no microphone. Ask for the https address of this server, or forward its port to localhost. Files work as they are.";
 const ABSENT = "This program gives notebooks no microphone (VS Code does not). Open the notebook in JupyterLab in a browser, or choose a file below.";
 const LOST = "Python has not answered for some seconds. If it is busy with a cell, wait: what it cannot take is dropped and counted. If the kernel was restarted, run this cell again.";
+const GONE = "The kernel that this belonged to is gone. Run this cell again; what was enrolled is still in its file.";
 
 class Enroller {
   constructor(model, el) {
@@ -67,7 +68,10 @@ class Enroller {
   // Questions to Python, and what it says by itself.
   ask(ask, facts = {}, buffers = []) {
     const id = ++this.number + Math.random();
-    return new Promise((done, fail) => { this.waiting.set(id, { done, fail }); this.model.send({ ask, id, ...facts }, undefined, buffers); });
+    return new Promise((done, fail) => {
+      this.waiting.set(id, { done, fail });
+      try { this.model.send({ ask, id, ...facts }, undefined, buffers); } catch (error) { this.waiting.delete(id); this.gone(); fail(error); }
+    });
   }
   heard(message, buffers) {
     if (message.changed) return this.set(message);
@@ -76,7 +80,8 @@ class Enroller {
     this.waiting.delete(message.id);
     message.error ? asked.fail(new Error(message.error)) : asked.done([message, buffers]);
   }
-  tell(error) { this.trouble.textContent = error?.message || String(error); }
+  gone() { this.stop(); this.set_state("gone", GONE); this.switch.disabled = true; }  // the kernel, or this widget's place in it
+  tell(error) { if (this.state !== "gone") this.trouble.textContent = error?.message || String(error); }
 
   build() {
     const button = (text, act, more = {}) => make("button", { type: "button", onclick: act, ...more }, text);
@@ -334,7 +339,9 @@ class Enroller {
     } finally { this.probe.disabled = false; }
   }
 
-  close() { this.stop(); clearInterval(this.watch); cancelAnimationFrame(this.frame); this.speaker?.close(); this.model.off(null, null, this); }
+  close() {  // the cell is run again, or the kernel is gone and the page still shows this
+    this.gone(); clearInterval(this.watch); cancelAnimationFrame(this.frame); this.speaker?.close(); this.model.off(null, null, this);
+  }
 }
 
 function render({ model, el }) { const enroller = new Enroller(model, el); enroller.root.enroller = enroller; return () => enroller.close(); }
