@@ -1,12 +1,13 @@
 # make course   install, export the library, run every chapter, print the results
 # make test     all tests and the checks of every notebook
 # make lab      open the course in JupyterLab, on this machine only
+# make soak     live enrolment for ten minutes in a browser
 # make app      serve the embedding explorer as an app, on this machine only
 PYTHON ?= python3
 BIN := .venv/bin
 export CONTRASTASC_HOME ?= $(CURDIR)/.cache
 
-.PHONY: course test lab app export readme gates
+.PHONY: course test soak lab app export readme gates
 
 course: .venv/.installed
 	$(BIN)/nbdev_export
@@ -14,6 +15,9 @@ course: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python tools/test.py
+
+soak: .venv/.installed
+	CONTRASTASC_SOAK_MINUTES=10 $(BIN)/python -m pytest -q -s tests/test_enroll.py -k streaming
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=nbs

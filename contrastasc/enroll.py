@@ -6,7 +6,7 @@
 __all__ = ['level', 'band_levels', 'Stream', 'Verdict', 'Recogniser', 'held_out', 'hints', 'Take', 'second_picture',
            'LiveEnroller']
 
-# %% ../nbs/19_enroll.ipynb #18653a0b
+# %% ../nbs/19_enroll.ipynb #687d14f7
 import tempfile, threading, time
 from collections import deque
 from dataclasses import dataclass, field
@@ -20,19 +20,19 @@ from matplotlib.figure import Figure
 from .audio import cut_windows, read_audio, resample
 from .evaluate import closed_set
 from .explore import clip_packet, page_script
-from .fewshot import FewShotClassifier
+from .fewshot import FewShotClassifier, fit_logistic, fit_means
 from .figures import COLOURS
 from .frontend import LogMel
 from .project import directions
 from .store import EnrollmentStore, Shots, StoreError
 
-# %% ../nbs/19_enroll.ipynb #5e263c78
+# %% ../nbs/19_enroll.ipynb #9965e70f
 def level(wave) -> dict:  # of a waveform [T]
     "`loud`: RMS in dB below full scale; `clipped`: share of samples that touch full scale."
     wave = np.asarray(wave, np.float32)
     return dict(loud=float(10 * np.log10(np.mean(np.square(wave)) + 1e-12)), clipped=float((np.abs(wave) >= 0.999).mean()))
 
-# %% ../nbs/19_enroll.ipynb #51067a56
+# %% ../nbs/19_enroll.ipynb #df6079ea
 _EDGES = (50, 200, 1000, 4000, 8000, 12000, 16000, 20000)  # Hz
 
 def band_levels(
@@ -45,7 +45,7 @@ def band_levels(
     pairs = [(a, b) for a, b in zip(_EDGES, _EDGES[1:]) if b <= rate / 2]
     return {f"{a:,} to {b:,} Hz": float(10 * np.log10(power[(hz >= a) & (hz < b)].sum() + 1e-15)) for a, b in pairs}
 
-# %% ../nbs/19_enroll.ipynb #9998eaf1
+# %% ../nbs/19_enroll.ipynb #b3a5c183
 @dataclass
 class Stream:
     "The last minutes of a microphone at its own rate, and where sound was lost. Positions are seconds since the start."
@@ -92,7 +92,7 @@ class Stream:
         wave, n = resample(torch.from_numpy(self.raw(low, high) / np.float32(32768)), self.rate), round((stop - start) * 16000)
         return wave[round((start - low) * 16000):][:n]
 
-# %% ../nbs/19_enroll.ipynb #4e5668b8
+# %% ../nbs/19_enroll.ipynb #0e8647d3
 @dataclass
 class Verdict:
     "What is heard: the word for it, and what each enrolled scene gets of it."
@@ -103,7 +103,7 @@ class Verdict:
     @property
     def share(self) -> float: return max(self.shares.values(), default=0.0)
 
-# %% ../nbs/19_enroll.ipynb #20f7748a
+# %% ../nbs/19_enroll.ipynb #6ebeee71
 class Recogniser:
     "A frozen encoder, a few-shot classifier, and a memory of the last seconds."
 
@@ -115,11 +115,14 @@ class Recogniser:
         smooth: int = 3,  # seconds over which shares are averaged
     ): self.encoder, self.method, self.sure, self.limit, self.classifier, self.past = encoder, method, sure, limit, None, deque(maxlen=smooth)
 
-    def learn(self, shots: Shots):
-        "Learn these shots and nothing else. One scene alone cannot be told from anything: then there is no classifier."
-        few = len(set(shots.labels)) < 2
-        self.classifier = None if few else FewShotClassifier(self.method, standardise=True).fit(directions(shots.x), shots.labels, shots.groups)
+    def learn(self, shots: Shots, calibrate: bool = True):
+        "Learn these shots and nothing else. Of one scene alone nothing can be learnt. `calibrate=False` leaves the temperature for later."
+        last, self.classifier = self.classifier, None
         self.past.clear()
+        if len(set(shots.labels)) < 2: return
+        clf = FewShotClassifier(self.method, standardise=True, calibrate=calibrate).fit(directions(shots.x), shots.labels, shots.groups)
+        if last and not calibrate: clf.temperature_ = last.temperature_
+        self.classifier = clf
 
     @torch.inference_mode()
     def embed(self, waves) -> np.ndarray:  # [B, 16000] -> [B, D], of any length
@@ -140,24 +143,25 @@ class Recogniser:
         try: return [self.judge(x) for x in self.embed(cut_windows(torch.as_tensor(wave), tail="shift"))][-1]
         finally: self.past = past
 
-# %% ../nbs/19_enroll.ipynb #df7377e4
+# %% ../nbs/19_enroll.ipynb #4638a302
 def held_out(
     shots: Shots,
     by: str = "clip",  # what is left out at a time: a "clip" or a "place"
     method: str = "logistic",
-) -> pd.DataFrame:  # scene, guess, clip, group: a row for each shot that could be left out
+) -> pd.DataFrame:  # scene, clip, group, guess: a row for each shot that could be left out
     "What is said of shots by a classifier that never heard their clip, or their place. A scene heard only there is not asked."
     if by not in ("clip", "place"): raise ValueError(f"by must be 'clip' or 'place', not {by!r}")
-    x, table = directions(shots.x), pd.DataFrame(dict(scene=shots.labels, clip=shots.clips, group=shots.groups)).assign(guess=None)
-    for _, rows in table.groupby("clip" if by == "clip" else "group"):
-        rest = table.drop(rows.index)
-        asked = rows[rows.scene.isin(rest.scene)]
-        if asked.empty or rest.scene.nunique() < 2: continue
-        judge = FewShotClassifier(method, standardise=True, calibrate=False).fit(x[rest.index], shots.labels[rest.index])
-        table.loc[asked.index, "guess"] = judge.predict(x[asked.index])
-    return table.dropna(subset="guess")
+    parts, (classes, y) = shots.clips if by == "clip" else shots.groups, np.unique(shots.labels, return_inverse=True)
+    out = [parts == p for p in np.unique(parts) if set(y[parts == p]) <= set(y[parts != p])]
+    table = pd.DataFrame(dict(scene=shots.labels, clip=shots.clips, group=shots.groups))
+    if not out or len(classes) < 2: return table[:0].assign(guess="")
+    x, out = directions(shots.x), np.array(out)
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-9)
+    logits = (fit_logistic if method == "logistic" else fit_means)(x, y, len(classes), sample_weight=~out).logits(x)
+    fold, shot = np.nonzero(out)
+    return table.iloc[shot].assign(guess=classes[logits[fold, shot].argmax(1)])
 
-# %% ../nbs/19_enroll.ipynb #fe55cea3
+# %% ../nbs/19_enroll.ipynb #62f31940
 def _few(frame, n): return [f"{s} has {k} shot{'s' * (k > 1)}; five or more, from several recordings, work better" for s, k in n.items() if k < 5]
 
 def _one_place(frame, n):
@@ -180,7 +184,7 @@ def _devices(frame, n):
     for a, b in combinations(sorted(s for s in of if of[s]), 2):
         if not of[a] & of[b]: yield f"{a} and {b} were recorded with different microphones: the classifier may learn the microphone"
 
-# %% ../nbs/19_enroll.ipynb #281fae3a
+# %% ../nbs/19_enroll.ipynb #c2339859
 def _loudness(frame, n):
     for row in frame.itertuples():
         if row.clipped > 0.001: yield f"clip {row.id} of {row.scene} clips: {100 * row.clipped:.1f} % of its samples touch full scale"
@@ -201,7 +205,7 @@ def _alike(shots, most=100):
     by = {k: 100 * (t.scene == t.guess).mean() for k, t in tables.items() if len(t)}
     if len(by) == 2 and by["clip"] - by["place"] > 5: yield f"right on left-out clips {by['clip']:.0f} %, on left-out places {by['place']:.0f} %: expect the second elsewhere"
 
-# %% ../nbs/19_enroll.ipynb #2e47db1c
+# %% ../nbs/19_enroll.ipynb #4a5810f4
 def hints(
     frame: pd.DataFrame,  # a row a clip: id, scene, place, settings (dict), loud (dB), clipped (share)
     shots: Shots,
@@ -213,7 +217,7 @@ def hints(
     found = [h for look in (_few, _one_place, _processed, _devices, _loudness, _uneven) for h in look(frame, n)]
     return found + list(_alike(shots))
 
-# %% ../nbs/19_enroll.ipynb #bb42dc48
+# %% ../nbs/19_enroll.ipynb #fcf0fb52
 @dataclass
 class Take:
     "A sound that may be enrolled."
@@ -228,7 +232,7 @@ class Take:
         return [w for w, bad in ((f"too loud: {100 * found['clipped']:.1f} % of the samples touch full scale", found["clipped"] > 0.001),
                                  (f"nearly silent ({found['loud']:.0f} dB): is the microphone muted?", found["loud"] < -70)) if bad]
 
-# %% ../nbs/19_enroll.ipynb #76baebdf
+# %% ../nbs/19_enroll.ipynb #80b6d9cb
 _LONGEST = 30  # seconds of a file
 
 def _from_file(path) -> Take: return Take(read_audio(path)[:_LONGEST * 16000].numpy(), f"file {Path(path).name}")
@@ -238,7 +242,7 @@ def _from_set(scenes, row) -> Take:
     device, group = (str(clip.get(n) or "") for n in ("device", "group"))
     return Take(scenes.waveform(int(row)).numpy(), f"set {scenes.name}", {"device": device}, clip.scene, group)
 
-# %% ../nbs/19_enroll.ipynb #02846138
+# %% ../nbs/19_enroll.ipynb #e7a3c9e8
 class _Sources:
     "Where takes come from. Each method answers the page."
 
@@ -264,7 +268,7 @@ class _Sources:
         facts, buffers = clip_packet(take.wave, {})
         return facts | {"from": take.source, "name": take.name, "place": take.place, "warnings": take.warnings(), "verdict": vars(verdict)}, buffers
 
-# %% ../nbs/19_enroll.ipynb #fd1a7f2b
+# %% ../nbs/19_enroll.ipynb #a19da2c6
 _EAR = LogMel().eval()
 _TICKS = [[f, float(np.log1p(f / 700) / np.log1p(_EAR.fmax / 700))] for f in (200, 1000, 4000)]  # Hz, and how high on the picture
 
@@ -279,7 +283,7 @@ def second_picture(
     span = own if span is None else 0.8 * np.asarray(span) + 0.2 * own
     return np.clip(255 * (picture - span[0]) / max(span[1] - span[0], 1e-6), 0, 255).astype(np.uint8), span
 
-# %% ../nbs/19_enroll.ipynb #2b20a31b
+# %% ../nbs/19_enroll.ipynb #aca77606
 class _Pieces:
     "What comes from the microphone, a quarter of a second at a time."
 
@@ -300,7 +304,7 @@ class _Pieces:
         past, self.done = range(self.done, int(stream.seconds)), int(stream.seconds)
         return self._second(past)
 
-# %% ../nbs/19_enroll.ipynb #abd6da1e
+# %% ../nbs/19_enroll.ipynb #bb30f2a4
 class _Seconds(_Pieces):
     def _second(self, past):
         "Seconds that have passed; the last is judged, where it is whole."
@@ -318,7 +322,7 @@ class _Seconds(_Pieces):
         self.timeline += entries
         return facts, buffers
 
-# %% ../nbs/19_enroll.ipynb #c94a0a0a
+# %% ../nbs/19_enroll.ipynb #fc3d1bd8
 class _Changes:
     "What the page and Python may change; everything goes through the store."
 
@@ -326,23 +330,36 @@ class _Changes:
         self.version, self.stale = self.store.version, ""
         try: self.shots = self.store.shots()
         except StoreError as e: self.shots, self.stale = self.nothing, str(e)
-        self.recogniser.learn(self.shots)
+        self.recogniser.learn(self.shots, calibrate=False)
 
     def _state(self) -> dict:
         "All that the page shows of the store."
         frame = self.store.frame
-        for i in set(frame.id) - set(self.levels): self.levels[i] = level(self.store.waveform(i))
-        loud = pd.DataFrame([self.levels[i] for i in frame.id], columns=["loud", "clipped"])
-        self.hints = hints(pd.concat([frame.reset_index(drop=True), loud], axis=1), self.shots)
         rows = [dict(id=int(r.id), scene=r.scene, place=r.place or "", source=r.source, seconds=float(r.seconds), time=f"{pd.Timestamp(r.time):%d %b %H:%M}") for r in frame.itertuples()]
         about = {n: getattr(self.recogniser, n) for n in ("method", "sure", "limit")}
-        return about | dict(clips=rows, classes=sorted(set(frame.scene)), hints=self.hints, stale=self.stale, undo=self.store.undoable or "",
+        return about | dict(clips=rows, classes=sorted(set(frame.scene)), stale=self.stale, undo=self.store.undoable or "",
                             sets=list(self.scenes.classes) if self.scenes is not None else [])
+
+    @property
+    def hints(self) -> list[str]:
+        "What `hints` finds in the clips that are enrolled now."
+        frame = self.store.frame
+        for i in set(frame.id) - set(self.levels): self.levels[i] = level(self.store.waveform(i))
+        loud = pd.DataFrame([self.levels[i] for i in frame.id], columns=["loud", "clipped"])
+        return hints(pd.concat([frame, loud], axis=1), self.shots)
+
+    def _advise(self):
+        "What takes longer than learning: the temperature, and hints, which the page gets unless something has changed meanwhile."
+        version, clf = self.version, self.recogniser.classifier
+        if clf is not None: clf.recalibrate()
+        found = self.hints
+        if version == self.version: self.send(dict(hints=found))
 
     def _changed(self, tell=True) -> dict:
         "Learn what is in the store now; pages are told."
         self._learn()
         state = self._state()
+        threading.Thread(target=self._advise, daemon=True).start()
         if self.last is not None: state["verdict"] = vars(self.recogniser.judge(self.last))
         if tell: self.send(state | dict(changed=True))
         return state
@@ -351,7 +368,7 @@ class _Changes:
         act()
         return self._changed(tell=False), []
 
-    def _ask_hello(self, message): return self._state() | dict(timeline=list(self.timeline)), []
+    def _ask_hello(self, message): return self._state() | dict(timeline=list(self.timeline), hints=self.hints), []
     def _ask_undo(self, message): return self._do(self.store.undo)
     def _ask_relabel(self, message): return self._do(lambda: self.store.relabel([message["clip"]], message["name"].strip()))
     def _ask_delete(self, message): return self._do(lambda: self.store.delete([message["clip"]]))
@@ -370,7 +387,7 @@ class _Changes:
         on, off = self.probe[True], self.probe[False]
         return dict(bands=[[b, off[b], on[b], on[b] - off[b]] for b in off if b in on]), []
 
-# %% ../nbs/19_enroll.ipynb #f2247ec2
+# %% ../nbs/19_enroll.ipynb #28f7517a
 class LiveEnroller(_Sources, _Seconds, _Changes, anywidget.AnyWidget):
     "Record a scene, name it, and it is recognised. Display it in a notebook; sound goes to the kernel and nowhere else."
     _esm = page_script("enroll")
@@ -390,7 +407,8 @@ class LiveEnroller(_Sources, _Seconds, _Changes, anywidget.AnyWidget):
         self.state, self.settings, self.parts, self.probe, self.levels, self.done = "off", {}, [], {}, {}, 0
         self.timeline, self.lags = deque(maxlen=600), deque(maxlen=2400)
         self.nothing = Shots(np.zeros((0, 1), np.float32), *(np.array([], str) for _ in range(3)))
-        self._learn(); self.hints = self._state()["hints"]
+        self._learn()
+        if self.recogniser.classifier is not None: self.recogniser.classifier.recalibrate()
         self.on_msg(self._heard)
 
     def _heard(self, _, message, buffers):

@@ -60,7 +60,7 @@ def in_batches(function, x): return torch.cat([function(b) for b in x.split(256)
 def few_shot(net, world, seed, shots=5, repeats=30, windows=(2, 7)):
     "Mean accuracy (%) on the classes that synth-tau22 lacks: shots from the training places, tests from the others."
     frame = world_frame(world, "class", seed)
-    frame = frame[frame.scene.isin(UNSEEN_CLASSES[world])].groupby(["scene", "group"]).head(3)
+    frame = frame[frame.scene.isin(UNSEEN_CLASSES[world])].groupby(["scene", "group"]).head(2)
     x = in_batches(net.embed, pictures(world, frame, seed, windows)).unflatten(0, (-1, len(windows))).mean(1).numpy()
     y, pool, draw = frame.scene.to_numpy(), (frame.split == "train").to_numpy(), np.random.default_rng(0)
     def once():
@@ -71,7 +71,7 @@ def few_shot(net, world, seed, shots=5, repeats=30, windows=(2, 7)):
 
 def measure(seed):
     "All accuracies (%) of one world."
-    frame = world_frame("synth-tau22", "class", seed)
+    frame = world_frame("synth-tau22", "class", seed).iloc[::2].reset_index(drop=True)  # half of the clips say the same in half the time
     x, y = pictures("synth-tau22", frame, seed), frame.scene.map(WORLDS["synth-tau22"].classes.index).to_numpy()
     known, new_device = np.array(frame.split == "train"), np.array(frame.device.isin(UNSEEN_DEVICES))
     mean = x.mean((1, 3)).numpy()

@@ -75,6 +75,7 @@ class Enroller {
   }
   heard(message, buffers) {
     if (message.changed) return this.set(message);
+    if (message.hints && !message.id) return this.advise(message.hints);
     const asked = this.waiting.get(message.id);
     if (!asked) return;
     this.waiting.delete(message.id);
@@ -103,7 +104,7 @@ class Enroller {
     this.shelf = make("select", { "aria-label": "class of the set" }); this.shelfNumber = make("input", { type: "number", min: 1, value: 1, style: "width: 60px", "aria-label": "clip of that class" });
     this.fromSet = make("span", { hidden: true }, "or from the set: ", this.shelf, " clip ", this.shelfNumber, " ", button("Take", () => this.ask("pick", { scene: this.shelf.value, nth: +this.shelfNumber.value - 1 }).then((a) => this.showTake(a)).catch((e) => this.tell(e))));
     this.taken = null; this.takeBox = make("div", { class: "ce-take", hidden: true });
-    this.list = make("div", { class: "ce-list" }); this.undo = button("Undo", () => this.change("undo"), { disabled: true }); this.hints = make("ul");
+    this.list = make("div", { class: "ce-list" }); this.undo = button("Undo", () => this.change("undo"), { disabled: true }); this.hints = make("ul", { "aria-label": "hints" }); this.stale = make("div", { class: "ce-warn" });
     this.method = make("select", { onchange: () => this.change("settings", { method: this.method.value }) }, make("option", { value: "logistic" }, "logistic regression"), make("option", { value: "mean" }, "nearest mean"));
     const slide = (name, low, high, label) => this[name] = make("input", { type: "range", min: low, max: high, step: 0.05, "aria-label": label, onchange: (e) => this.change("settings", { [name]: +e.target.value }) });
     this.probe = button("What does the browser do to sound?", () => this.compare().catch((e) => this.failed(e))); this.bands = make("div");
@@ -113,7 +114,7 @@ class Enroller {
       make("div", { class: "cx-bar" }, make("label", {}, "classifier ", this.method), make("label", {}, "sure from ", slide("sure", 0.2, 0.95, "least share for a verdict")), make("label", {}, "unknown beyond ", slide("limit", 0.3, 3, "novelty from which a sound is unknown")), this.probe), this.bands,
       make("div", { class: "ce-part" }, make("h4", {}, "Enrol a scene"),
         make("div", { class: "cx-bar" }, this.name, this.names, this.place, this.length, this.record, this.keep, this.progress, button("Choose a file…", () => this.file.click()), this.file, make("span", { class: "cx-note" }, "or drop one here"), this.fromSet), this.takeBox),
-      make("div", { class: "ce-part" }, make("h4", {}, "Enrolled clips ", this.undo), this.list, this.hints));
+      make("div", { class: "ce-part" }, make("h4", {}, "Enrolled clips ", this.undo), this.stale, this.list, this.hints));
     this.root.addEventListener("dragover", (e) => { e.preventDefault(); this.root.classList.add("ce-drop"); });
     this.root.addEventListener("dragleave", () => this.root.classList.remove("ce-drop"));
     this.root.addEventListener("drop", (e) => { e.preventDefault(); this.root.classList.remove("ce-drop"); for (const f of e.dataTransfer.files) this.upload(f); });
@@ -313,8 +314,8 @@ class Enroller {
     this.undo.disabled = !message.undo; this.undo.textContent = message.undo ? `Undo: ${message.undo}` : "Undo";
     this.method.value = message.method; this.sure.value = message.sure; this.limit.value = message.limit;
     this.fromSet.hidden = !message.sets.length; if (!this.shelf.options.length) this.shelf.append(...message.sets.map((n) => make("option", { value: n }, words(n))));
-    this.hints.replaceChildren(...message.hints.map((text) => make("li", {}, text)));
-    if (message.stale) this.hints.prepend(make("li", { class: "ce-warn" }, message.stale, " ", make("button", { type: "button", onclick: () => this.change("recompute") }, "Compute them again")));
+    if (message.hints) this.advise(message.hints);
+    this.stale.replaceChildren(...(message.stale ? [message.stale, " ", make("button", { type: "button", onclick: () => this.change("recompute") }, "Compute them again")] : []));
     const rows = message.clips.map((c) => make("tr", {}, make("td", {}, make("input", { class: "ce-name", value: c.scene, "aria-label": `scene of clip ${c.id}`, onchange: (e) => this.change("relabel", { clip: c.id, name: e.target.value }) })),
       make("td", {}, c.place), make("td", {}, c.source), make("td", {}, `${c.seconds.toFixed(0)} s`), make("td", {}, c.time),
       make("td", {}, make("button", { type: "button", "aria-label": `listen to clip ${c.id}`, onclick: () => this.ask("clip", { clip: c.id }).then((a) => this.play(this.clipOf(a))).catch((e) => this.tell(e)) }, "▶"), " ",
@@ -322,6 +323,8 @@ class Enroller {
     this.list.replaceChildren(rows.length ? make("table", {}, make("thead", {}, make("tr", {}, ...["scene", "where", "from", "length", "when", ""].map((t) => make("th", {}, t)))), make("tbody", {}, ...rows)) : make("p", { class: "cx-note" }, "Nothing yet. Two scenes make a start."));
     this.drawTime();
   }
+
+  advise(hints) { this.hints.replaceChildren(...hints.map((text) => make("li", {}, text))); }
 
   // Three seconds with the browser's processing and three without, compared band by band.
   async compare() {
