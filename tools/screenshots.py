@@ -1,6 +1,6 @@
 """The pictures of widgets in images/, taken in JupyterLab in headless Chromium, light and dark.
 
-    screenshots.py [--scale class]
+    screenshots.py [--scale class] [--only enroll]
 """
 import argparse
 import os
@@ -24,7 +24,22 @@ explorer = EmbeddingExplorer({t: extract_embeddings(load_pretrained(n), scenes) 
 explorer.worker.join()
 def worst(): return int(explorer.table["margin, student, cpm126k"].where(scenes.frame.scene == "bus").idxmin())
 """
+ENROLLER = """
+import numpy as np, soundfile as sf, torch
+from contrastasc.audio import resample
+from contrastasc.enroll import LiveEnroller
+from contrastasc.pretrained import load_pretrained
+from contrastasc.scenes import load_scenes
+scenes = load_scenes("synth-tut17", split="train")
+enroller = LiveEnroller(load_pretrained("cpm126k"), "enrolled.sqlite", scenes=scenes)
+def some(scene, n): return np.flatnonzero(scenes.frame.scene == scene)[n]
+for name in ("beach", "office", "tram"):
+    for n in (0, 2): enroller.enrol(some(name, n), name)
+walk = torch.cat([scenes.waveform(int(some(name, 1)))[:80000] for name in ("beach", "office", "tram", "beach", "grocery_store")])
+sf.write("walk.wav", resample(walk, 16000, 48000).numpy(), 48000, subtype="PCM_16")
+"""
 X = "document.querySelector('.cx').explorer"
+E = "document.querySelector('.ce').enroller"
 
 
 def explorer(page):
@@ -38,21 +53,43 @@ def explorer(page):
     page.mouse.move(2, 2)
 
 
+def enroller(page):
+    "Half a minute of a walk through three enrolled scenes and one that is not, and a new one in hand."
+    page.wait_for_function(f"document.querySelector('.ce')?.enroller.clips?.length === 6", timeout=600000)
+    page.locator(".ce").scroll_into_view_if_needed()
+    page.get_by_role("button", name="Listen").first.click()
+    page.wait_for_function(f"{E}.heardTo > 24.5", timeout=60000)
+    page.get_by_label("seconds to record").select_option("3"); page.get_by_role("button", name="Keep the last seconds").click()
+    page.wait_for_function(f"{E}.taken"); page.get_by_label("name of the scene").fill("grocery store")
+    page.mouse.move(2, 2)
+
+
+def both(page, selector, dark, name):
+    "A widget in Jupyter's light and dark theme."
+    for theme in ("light", "dark"):
+        page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", f"JupyterLab {theme.title()}")
+        page.wait_for_function(dark if theme == "dark" else f"!({dark})"); time.sleep(1)
+        page.locator(selector).screenshot(path=ROOT / "images" / f"{name}-{theme}.png")
+        print(f"images/{name}-{theme}.png", flush=True)
+    if page.strangers or page.faults: sys.exit(f"asked for {page.strangers}, failed with {page.faults}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", default="class")
-    os.environ["CONTRASTASC_SCALE"] = parser.parse_args().scale
-    with tempfile.TemporaryDirectory() as folder, jupyter(Path(folder)) as address, browser() as chromium:
+    parser.add_argument("--scale", default="class"); parser.add_argument("--only", choices=("explorer", "enroll"))
+    given = parser.parse_args()
+    os.environ["CONTRASTASC_SCALE"] = given.scale
+    with tempfile.TemporaryDirectory() as folder, jupyter(Path(folder)) as address:
         write_notebook(Path(folder) / "explorer.ipynb", EXPLORER, "explorer")
-        page = window(chromium, 1400, 1250)
-        open_lab(page, address, "explorer.ipynb"); run_all(page)
-        explorer(page)
-        for theme, night in (("light", "false"), ("dark", "true")):
-            page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", f"JupyterLab {theme.title()}")
-            page.wait_for_function(f"{X}.night === {night}"); time.sleep(1)
-            page.locator(".cx").screenshot(path=ROOT / "images" / f"explorer-{theme}.png")
-            print(f"images/explorer-{theme}.png", flush=True)
-        if page.strangers or page.faults: sys.exit(f"asked for {page.strangers}, failed with {page.faults}")
+        write_notebook(Path(folder) / "enroller.ipynb", ENROLLER, "enroller")
+        microphone = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={folder}/walk.wav"
+        for name, act, selector, dark in (("explorer", explorer, ".cx", f"{X}.night === true"), ("enroll", enroller, ".ce", f"getComputedStyle({E}.root).color.match(/\\d+/)[0] > 128")):
+            if given.only not in (None, name): continue
+            with browser(*microphone) as chromium:
+                page = window(chromium, 1400, 1250)
+                open_lab(page, address, "explorer.ipynb" if name == "explorer" else "enroller.ipynb"); run_all(page)
+                act(page)
+                both(page, selector, dark, name)
 
 
 if __name__ == "__main__": main()

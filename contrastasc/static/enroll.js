@@ -34,7 +34,7 @@ const CSS = BASE + `
 .ce-bars span:nth-child(3n) { text-align: right; font-variant-numeric: tabular-nums; }
 .cx .ce-name { width: 150px; } .ce-part { border-top: 1px solid var(--line); padding-top: 6px; margin-top: 6px; } .ce-part h4 { margin: 0 0 4px; font-size: 13px; }
 .ce-take { display: grid; grid-template-columns: minmax(0, 320px) minmax(0, 1fr); gap: 10px; margin-bottom: 6px; } .ce-take canvas { width: 100%; height: 150px; display: block; }
-.ce-list { max-height: 230px; overflow-y: auto; } .cx .ce-list td { text-align: left; } .ce-list td:nth-child(n + 4) { white-space: nowrap; }
+.ce-list { max-height: 230px; overflow-y: auto; } .cx .ce-list td, .cx .ce-list th { text-align: left; } .ce-list td:nth-child(n + 4) { white-space: nowrap; }
 .ce-drop { outline: 3px dashed #0072B2; outline-offset: -3px; }
 .ce ul { margin: 2px 0; padding-left: 18px; }
 @media (prefers-reduced-motion: reduce) { .ce-bars .ce-fill { transition: none; } }
@@ -58,7 +58,7 @@ class Enroller {
     this.build();
     el.append(make("style", {}, CSS), this.root);
     model.on("msg:custom", (message, buffers) => this.heard(message, buffers), this);
-    this.theme(); this.watch = setInterval(() => { if (this.theme()) { this.drawTime(); this.drawMel(); } this.mind(); }, 500);
+    this.theme(); this.watch = setInterval(() => { if (this.theme()) { this.drawTime(); this.drawMel(); this.drawTake(); } this.mind(); }, 500);
     this.ask("hello").then(([message]) => this.set(message)).catch((error) => this.tell(error));
     this.drawTime(); this.drawMel(); this.drawWave();
   }
@@ -287,8 +287,9 @@ class Enroller {
       make("div", {}, `${clip.seconds.toFixed(1)} s, ${clip.from}`), make("div", {}, clip.verdict.word ? `sounds like: ${words(clip.verdict.word)}` : ""),
       ...clip.warnings.map((w) => make("div", { class: "ce-warn" }, w)),
       make("div", { class: "cx-bar" }, make("button", { type: "button", onclick: () => this.play(clip) }, "▶ Listen back"), make("button", { type: "button", onclick: () => this.enrol() }, "✓ Enrol (Enter)"), make("button", { type: "button", onclick: () => this.discard() }, "Discard"))));
-    spectrogram(picture, clip, this.fore); this.name.focus();
+    this.drawTake(); this.name.focus();
   }
+  drawTake() { const picture = this.takeBox.querySelector("canvas"); if (picture && this.taken) spectrogram(picture, this.taken, this.fore); }
   discard() { this.taken = null; this.takeBox.hidden = true; this.takeBox.replaceChildren(); }
   enrol() {
     const begun = performance.now();
