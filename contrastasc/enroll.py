@@ -6,7 +6,7 @@
 __all__ = ['level', 'band_levels', 'Stream', 'Verdict', 'Recogniser', 'held_out', 'hints', 'Take', 'second_picture',
            'LiveEnroller']
 
-# %% ../nbs/19_enroll.ipynb #687d14f7
+# %% ../nbs/19_enroll.ipynb #f516c8bc
 import tempfile, threading, time
 from collections import deque
 from dataclasses import dataclass, field
@@ -26,13 +26,13 @@ from .frontend import LogMel
 from .project import directions
 from .store import EnrollmentStore, Shots, StoreError
 
-# %% ../nbs/19_enroll.ipynb #9965e70f
+# %% ../nbs/19_enroll.ipynb #dfcb67ab
 def level(wave) -> dict:  # of a waveform [T]
     "`loud`: RMS in dB below full scale; `clipped`: share of samples that touch full scale."
     wave = np.asarray(wave, np.float32)
     return dict(loud=float(10 * np.log10(np.mean(np.square(wave)) + 1e-12)), clipped=float((np.abs(wave) >= 0.999).mean()))
 
-# %% ../nbs/19_enroll.ipynb #df6079ea
+# %% ../nbs/19_enroll.ipynb #29e9b060
 _EDGES = (50, 200, 1000, 4000, 8000, 12000, 16000, 20000)  # Hz
 
 def band_levels(
@@ -45,7 +45,7 @@ def band_levels(
     pairs = [(a, b) for a, b in zip(_EDGES, _EDGES[1:]) if b <= rate / 2]
     return {f"{a:,} to {b:,} Hz": float(10 * np.log10(power[(hz >= a) & (hz < b)].sum() + 1e-15)) for a, b in pairs}
 
-# %% ../nbs/19_enroll.ipynb #b3a5c183
+# %% ../nbs/19_enroll.ipynb #9c042292
 @dataclass
 class Stream:
     "The last minutes of a microphone at its own rate, and where sound was lost. Positions are seconds since the start."
@@ -92,7 +92,7 @@ class Stream:
         wave, n = resample(torch.from_numpy(self.raw(low, high) / np.float32(32768)), self.rate), round((stop - start) * 16000)
         return wave[round((start - low) * 16000):][:n]
 
-# %% ../nbs/19_enroll.ipynb #0e8647d3
+# %% ../nbs/19_enroll.ipynb #c3f9a39a
 @dataclass
 class Verdict:
     "What is heard: the word for it, and what each enrolled scene gets of it."
@@ -103,7 +103,7 @@ class Verdict:
     @property
     def share(self) -> float: return max(self.shares.values(), default=0.0)
 
-# %% ../nbs/19_enroll.ipynb #6ebeee71
+# %% ../nbs/19_enroll.ipynb #e1c08ec3
 class Recogniser:
     "A frozen encoder, a few-shot classifier, and a memory of the last seconds."
 
@@ -143,25 +143,27 @@ class Recogniser:
         try: return [self.judge(x) for x in self.embed(cut_windows(torch.as_tensor(wave), tail="shift"))][-1]
         finally: self.past = past
 
-# %% ../nbs/19_enroll.ipynb #4638a302
+# %% ../nbs/19_enroll.ipynb #e08701d4
 def held_out(
     shots: Shots,
     by: str = "clip",  # what is left out at a time: a "clip" or a "place"
     method: str = "logistic",
-) -> pd.DataFrame:  # scene, clip, group, guess: a row for each shot that could be left out
+    temperature: float = 1.0,  # of the shares
+) -> pd.DataFrame:  # scene, clip, group, guess and its share: a row for each shot that could be left out
     "What is said of shots by a classifier that never heard their clip, or their place. A scene heard only there is not asked."
     if by not in ("clip", "place"): raise ValueError(f"by must be 'clip' or 'place', not {by!r}")
     parts, (classes, y) = shots.clips if by == "clip" else shots.groups, np.unique(shots.labels, return_inverse=True)
     out = [parts == p for p in np.unique(parts) if set(y[parts == p]) <= set(y[parts != p])]
     table = pd.DataFrame(dict(scene=shots.labels, clip=shots.clips, group=shots.groups))
-    if not out or len(classes) < 2: return table[:0].assign(guess="")
+    if not out or len(classes) < 2: return table[:0].assign(guess="", share=0.0)
     x, out = directions(shots.x), np.array(out)
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-9)
     logits = (fit_logistic if method == "logistic" else fit_means)(x, y, len(classes), sample_weight=~out).logits(x)
     fold, shot = np.nonzero(out)
-    return table.iloc[shot].assign(guess=classes[logits[fold, shot].argmax(1)])
+    shares = (logits[fold, shot] / temperature).softmax(1).numpy()
+    return table.iloc[shot].assign(guess=classes[shares.argmax(1)], share=shares.max(1))
 
-# %% ../nbs/19_enroll.ipynb #62f31940
+# %% ../nbs/19_enroll.ipynb #34eac051
 def _few(frame, n): return [f"{s} has {k} shot{'s' * (k > 1)}; five or more, from several recordings, work better" for s, k in n.items() if k < 5]
 
 def _one_place(frame, n):
@@ -184,40 +186,44 @@ def _devices(frame, n):
     for a, b in combinations(sorted(s for s in of if of[s]), 2):
         if not of[a] & of[b]: yield f"{a} and {b} were recorded with different microphones: the classifier may learn the microphone"
 
-# %% ../nbs/19_enroll.ipynb #c2339859
+# %% ../nbs/19_enroll.ipynb #b06d793b
 def _loudness(frame, n):
     for row in frame.itertuples():
         if row.clipped > 0.001: yield f"clip {row.id} of {row.scene} clips: {100 * row.clipped:.1f} % of its samples touch full scale"
         if row.loud < -70: yield f"clip {row.id} of {row.scene} is nearly silent ({row.loud:.0f} dB)"
 
 def _uneven(frame, n):
-    most, least = max(n, key=n.get), min(n, key=n.get)
+    least, most = (f(n, key=n.get) for f in (min, max))
     return [f"{most} has {n[most]} shots and {least} {n[least]}: the larger one will be favoured"] if n[most] > 4 * n[least] else []
 
-def _alike(shots, most=100):
-    "Pairs of scenes that a classifier mistakes for each other on clips it never heard, and the gap between clips and places."
-    if len(set(shots.clips)) > most: return
-    tables = {by: held_out(shots, by) for by in ("clip", "place")}
+# %% ../nbs/19_enroll.ipynb #8b870b7b
+def _alike(shots, temperature, most=100):
+    "Pairs of scenes that a classifier mistakes for each other on clips it never heard; clips against places; promises against facts."
+    if len(set(shots.clips)) > most: return  # it would take too long
+    tables = {by: held_out(shots, by, temperature=temperature) for by in ("clip", "place")}
     wrong = tables["clip"][tables["clip"].scene != tables["clip"].guess]
     for (scene, guess), rows in wrong.groupby(["scene", "guess"]):
         asked = (tables["clip"].scene == scene).sum()
         if len(rows) >= 0.3 * asked: yield f"{len(rows)} of {asked} left-out shots of {scene} are taken for {guess}: record more of both"
     by = {k: 100 * (t.scene == t.guess).mean() for k, t in tables.items() if len(t)}
     if len(by) == 2 and by["clip"] - by["place"] > 5: yield f"right on left-out clips {by['clip']:.0f} %, on left-out places {by['place']:.0f} %: expect the second elsewhere"
+    bold = 100 * tables["clip"].share.mean()
+    if bold > by.get("clip", 100) + 10: yield f"on left-out clips the shares promise {bold:.0f} % and {by['clip']:.0f} % are right: they are too bold"
 
-# %% ../nbs/19_enroll.ipynb #4a5810f4
+# %% ../nbs/19_enroll.ipynb #5038f6dc
 def hints(
     frame: pd.DataFrame,  # a row a clip: id, scene, place, settings (dict), loud (dB), clipped (share)
     shots: Shots,
+    temperature: float = 1.0,  # of the classifier's shares
 ) -> list[str]:
     "What the enrolled clips say about how well they will do. Nothing is said that was not found in them."
     n = pd.Series(shots.labels).value_counts().sort_index().to_dict()
     if not n: return []
     if len(n) == 1: return [f"{next(iter(n))} is alone: enrol a second scene, since with one there is nothing to tell apart"]
     found = [h for look in (_few, _one_place, _processed, _devices, _loudness, _uneven) for h in look(frame, n)]
-    return found + list(_alike(shots))
+    return found + list(_alike(shots, temperature))
 
-# %% ../nbs/19_enroll.ipynb #fcf0fb52
+# %% ../nbs/19_enroll.ipynb #402ebddd
 @dataclass
 class Take:
     "A sound that may be enrolled."
@@ -232,17 +238,23 @@ class Take:
         return [w for w, bad in ((f"too loud: {100 * found['clipped']:.1f} % of the samples touch full scale", found["clipped"] > 0.001),
                                  (f"nearly silent ({found['loud']:.0f} dB): is the microphone muted?", found["loud"] < -70)) if bad]
 
-# %% ../nbs/19_enroll.ipynb #80b6d9cb
+# %% ../nbs/19_enroll.ipynb #426ead64
 _LONGEST = 30  # seconds of a file
 
 def _from_file(path) -> Take: return Take(read_audio(path)[:_LONGEST * 16000].numpy(), f"file {Path(path).name}")
+
+def _from_bytes(name, data) -> Take:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        path.write_bytes(data)
+        return _from_file(path)
 
 def _from_set(scenes, row) -> Take:
     clip = scenes.frame.iloc[row]
     device, group = (str(clip.get(n) or "") for n in ("device", "group"))
     return Take(scenes.waveform(int(row)).numpy(), f"set {scenes.name}", {"device": device}, clip.scene, group)
 
-# %% ../nbs/19_enroll.ipynb #e7a3c9e8
+# %% ../nbs/19_enroll.ipynb #02a3e37b
 class _Sources:
     "Where takes come from. Each method answers the page."
 
@@ -252,10 +264,8 @@ class _Sources:
     def _ask_file(self, message, data):
         self.parts = [*(self.parts if message["part"] else []), bytes(data)]
         if message["part"] + 1 < message["parts"]: return {}, []
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(message["name"]).name
-            path.write_bytes(b"".join(self.parts)); self.parts = []
-            return self._hold(_from_file(path))
+        data, self.parts = b"".join(self.parts), []
+        return self._hold(_from_bytes(message["name"], data))
 
     def _ask_pick(self, message):
         own = np.flatnonzero(self.scenes.frame.scene == message["scene"])
@@ -268,7 +278,7 @@ class _Sources:
         facts, buffers = clip_packet(take.wave, {})
         return facts | {"from": take.source, "name": take.name, "place": take.place, "warnings": take.warnings(), "verdict": vars(verdict)}, buffers
 
-# %% ../nbs/19_enroll.ipynb #a19da2c6
+# %% ../nbs/19_enroll.ipynb #c3d9712d
 _EAR = LogMel().eval()
 _TICKS = [[f, float(np.log1p(f / 700) / np.log1p(_EAR.fmax / 700))] for f in (200, 1000, 4000)]  # Hz, and how high on the picture
 
@@ -283,7 +293,7 @@ def second_picture(
     span = own if span is None else 0.8 * np.asarray(span) + 0.2 * own
     return np.clip(255 * (picture - span[0]) / max(span[1] - span[0], 1e-6), 0, 255).astype(np.uint8), span
 
-# %% ../nbs/19_enroll.ipynb #aca77606
+# %% ../nbs/19_enroll.ipynb #6b01a10f
 class _Pieces:
     "What comes from the microphone, a quarter of a second at a time."
 
@@ -304,7 +314,7 @@ class _Pieces:
         past, self.done = range(self.done, int(stream.seconds)), int(stream.seconds)
         return self._second(past)
 
-# %% ../nbs/19_enroll.ipynb #bb30f2a4
+# %% ../nbs/19_enroll.ipynb #693b1006
 class _Seconds(_Pieces):
     def _second(self, past):
         "Seconds that have passed; the last is judged, where it is whole."
@@ -322,7 +332,7 @@ class _Seconds(_Pieces):
         self.timeline += entries
         return facts, buffers
 
-# %% ../nbs/19_enroll.ipynb #fc3d1bd8
+# %% ../nbs/19_enroll.ipynb #5a90e795
 class _Changes:
     "What the page and Python may change; everything goes through the store."
 
@@ -346,7 +356,7 @@ class _Changes:
         frame = self.store.frame
         for i in set(frame.id) - set(self.levels): self.levels[i] = level(self.store.waveform(i))
         loud = pd.DataFrame([self.levels[i] for i in frame.id], columns=["loud", "clipped"])
-        return hints(pd.concat([frame, loud], axis=1), self.shots)
+        return hints(pd.concat([frame, loud], axis=1), self.shots, getattr(self.recogniser.classifier, "temperature_", 1.0))
 
     def _advise(self):
         "What takes longer than learning: the temperature, and hints, which the page gets unless something has changed meanwhile."
@@ -387,7 +397,7 @@ class _Changes:
         on, off = self.probe[True], self.probe[False]
         return dict(bands=[[b, off[b], on[b], on[b] - off[b]] for b in off if b in on]), []
 
-# %% ../nbs/19_enroll.ipynb #28f7517a
+# %% ../nbs/19_enroll.ipynb #7727cb75
 class LiveEnroller(_Sources, _Seconds, _Changes, anywidget.AnyWidget):
     "Record a scene, name it, and it is recognised. Display it in a notebook; sound goes to the kernel and nowhere else."
     _esm = page_script("enroll")
@@ -454,14 +464,17 @@ class LiveEnroller(_Sources, _Seconds, _Changes, anywidget.AnyWidget):
         return said
 
     def figure(self, fig=None) -> Figure:
-        "Enrolled shots by scene, and the last minutes: what a saved notebook shows in the widget's place."
-        fig = fig or Figure(figsize=(9, 3.2), layout="constrained")
-        left, right = fig.subplots(1, 2, width_ratios=(1, 2))
+        "Enrolled shots, whether shares keep what they promise (left-out clips), the last minutes: for where no kernel runs."
+        fig = fig or Figure(figsize=(11, 3), layout="constrained")
+        left, middle, right = fig.subplots(1, 3, width_ratios=(1, 1, 2))
         classes, count = np.unique(self.shots.labels, return_counts=True)
         left.barh(classes, count, color=[COLOURS[i % len(COLOURS)] for i in range(len(classes))]); left.set_xlabel("shots")
+        table = held_out(self.shots, temperature=getattr(self.recogniser.classifier, "temperature_", 1.0))
+        bins = table.assign(right=table.scene == table.guess).groupby((5 * table.share).clip(upper=4).astype(int))[["share", "right"]].mean()
+        middle.plot(100 * bins.share, 100 * bins.right, "o-"); middle.plot([0, 100], [0, 100], "k:", lw=.8)
+        middle.set(xlabel="share promised [%]", ylabel="left-out seconds right [%]")
         words = [e["word"] or "nothing" for e in self.timeline]
         names = list(dict.fromkeys(words))
-        right.set_visible(bool(words))
         right.scatter(np.arange(len(words)) - len(words), [names.index(w) for w in words], s=30 * np.array([max(e["share"], .1) for e in self.timeline]))
-        right.set(yticks=range(len(names)), yticklabels=names, xlabel="time [s]", title="verdicts")
+        right.set(yticks=range(len(names)), yticklabels=names, xlabel="time [s]", title="verdicts" if words else "nothing heard yet")
         return fig

@@ -210,7 +210,17 @@ def test_the_figure_stands_for_the_widget(enroller):
     for hz in (300, 3000): enroller.enrol(sound(hz), f"tone {hz}")
     stream(enroller, sound(300, 3))
     axes = enroller.figure().axes
-    assert len(axes[0].patches) == 2 and axes[1].get_xlabel() == "time [s]"
+    assert len(axes[0].patches) == 2 and axes[1].get_xlabel() == "share promised [%]" and axes[2].get_xlabel() == "time [s]"
+
+
+def test_shares_are_held_against_what_came_true(enroller):
+    for k in range(3):
+        for hz in (300, 3000): enroller.enrol(sound(hz, seed=k), f"tone {hz}")
+    assert len(enroller.figure().axes[1].lines[0].get_xdata()) > 0, "six clips are enough for a reliability plot"
+    mixed = shots(**{s: [(10 * i + k, f"{s}{k}", 0, 5) for k in range(4)] for i, s in enumerate("ab")})
+    assert any("too bold" in h for h in hints(frame(*[dict(scene=s, place=f"{s}{k}") for s in "ab" for k in range(4)]), mixed, temperature=0.01))
+    table = held_out(mixed)
+    assert ((table.share >= 0.5) & (table.share <= 1)).all()
 
 
 # In the browser.
@@ -372,11 +382,14 @@ def test_streaming_has_no_hole_and_no_growing_delay(lab):
 
 
 @needs_browser
-def test_a_kernel_slower_than_the_sound_drops_and_says_so(lab):
+def test_a_kernel_slower_than_the_sound_drops_and_says_so_and_the_meter_warns(lab):
     slow = "push = e._ask_chunk\ndef late(*a):\n    time.sleep(0.4)\n    return push(*a)\ne._ask_chunk = late\n"
-    with browser(*microphone(wav(lab[0] / "tone.wav", TONE))) as chromium:
+    loud = np.sign(TONE[0][:144000]), np.zeros(288000)
+    with browser(*microphone(wav(lab[0] / "loud.wav", *[(part, 48000) for part in loud]))) as chromium:
         page = opened(chromium, lab, "slow", slow)
         press(page, "Listen")
+        until(page, "x.loud.textContent.includes('too loud: it clips')")
+        until(page, "x.loud.textContent.includes('is the microphone muted?')")
         until(page, "x.lost > 1", 60000)
         assert "dropped, since Python was slower" in page.locator(".ce-state").inner_text() and see(page, "x.pending.length") <= 8
         lags = np.array(see(page, "x.lags"))
