@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['StoreError', 'Shots', 'EnrollmentStore']
 
-# %% ../nbs/18_store.ipynb #2c0ba597
+# %% ../nbs/18_store.ipynb #4dc86af6
 import io, json, os, sqlite3, threading, uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from .audio import cut_windows
 from .synth import home
 from .train import model_fingerprint
 
-# %% ../nbs/18_store.ipynb #a410fd8a
+# %% ../nbs/18_store.ipynb #c0744de0
 class StoreError(ValueError):
     "A clip that cannot be kept, or a file that is not a store; the message says what to do."
 
@@ -32,7 +32,7 @@ def _pack_sound(wave) -> tuple[float, bytes]:
 
 def _unpack_sound(scale, data) -> np.ndarray: return sf.read(io.BytesIO(data), dtype="float32")[0] * np.float32(scale)
 
-# %% ../nbs/18_store.ipynb #6485fa2c
+# %% ../nbs/18_store.ipynb #d7cf347f
 def _checked_sound(wave, i) -> np.ndarray:
     wave = np.asarray(wave.detach().cpu() if isinstance(wave, torch.Tensor) else wave, np.float32)
     if wave.ndim != 1: raise StoreError(f"clip {i} must be one waveform [T], not of shape {wave.shape}")
@@ -50,7 +50,7 @@ def _one_each(what, given, n) -> list:
     if len(given) != n: raise StoreError(f"{n} clips but {len(given)} {what}: give one each")
     return list(given)
 
-# %% ../nbs/18_store.ipynb #f4c17958
+# %% ../nbs/18_store.ipynb #f00c791b
 _ID, _SCHEMA = 0x41534353, 1  # tells this kind of file from other SQLite files; the edition of the tables
 _TABLES = """
 CREATE TABLE clip(id INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT UNIQUE, scene TEXT NOT NULL, place TEXT, source TEXT NOT NULL, time TEXT NOT NULL,
@@ -62,7 +62,7 @@ CREATE TABLE counter(n INTEGER NOT NULL);
 INSERT INTO counter VALUES (0);
 """
 
-# %% ../nbs/18_store.ipynb #3f7f2fa8
+# %% ../nbs/18_store.ipynb #ee0fdeb2
 def _opened(path: Path) -> sqlite3.Connection:
     "A connection to a store that is there, or is made: readable by its owner only."
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _is_new(db) -> bool:
     db.execute("ROLLBACK")
     return True
 
-# %% ../nbs/18_store.ipynb #7ff7dfbb
+# %% ../nbs/18_store.ipynb #627e4e90
 def _plainly(path, error) -> StoreError:
     "What SQLite or the system says, in words that help."
     said = str(error)
@@ -90,7 +90,7 @@ def _plainly(path, error) -> StoreError:
             "full": "cannot grow: the disk is full", "unable to open": "cannot be opened: check that its folder may be written to", "malformed": "is damaged: take the last exported file"}
     return StoreError(f"{path} " + next((words for key, words in help.items() if key in said), f"failed: {said}"))
 
-# %% ../nbs/18_store.ipynb #1f964603
+# %% ../nbs/18_store.ipynb #faa48c9d
 class _File:
     "The database: reads, and writes in transactions."
 
@@ -130,7 +130,7 @@ class _File:
     def __enter__(self): return self
     def __exit__(self, *error): self.close()
 
-# %% ../nbs/18_store.ipynb #5bf6dfa1
+# %% ../nbs/18_store.ipynb #78ba3347
 class _History(_File):
     "Changes that remember their opposite."
 
@@ -145,7 +145,7 @@ class _History(_File):
             db.executemany(f"UPDATE clip SET {column} = ? WHERE id = ?", [(value, i) for i, *_ in rows])
             self._note(db, words(rows), [[i, column, old] for i, old, _ in rows])
 
-# %% ../nbs/18_store.ipynb #a1ffa726
+# %% ../nbs/18_store.ipynb #5618dc6d
 class _Undoing(_History):
     @property
     def undoable(self) -> str | None:
@@ -162,7 +162,7 @@ class _Undoing(_History):
             db.execute("DELETE FROM change WHERE id = ?", found[:1])
         return found[1]
 
-# %% ../nbs/18_store.ipynb #b749e3be
+# %% ../nbs/18_store.ipynb #a8a06599
 @dataclass
 class Shots:
     "Seconds to learn from: embeddings x [n, D], labels [n], groups [n] (never split when testing) and clips [n]."
@@ -171,7 +171,7 @@ class Shots:
     groups: np.ndarray
     clips: np.ndarray
 
-# %% ../nbs/18_store.ipynb #1ca0ee54
+# %% ../nbs/18_store.ipynb #933b1ff1
 class _Model:
     "What the store knows of its encoder."
 
@@ -194,7 +194,7 @@ class _Model:
     def _needs_encoder(self):
         if self.encoder is None: raise StoreError(f"{self.path} was opened without an encoder: give one, EnrollmentStore(path, encoder)")
 
-# %% ../nbs/18_store.ipynb #df1cd121
+# %% ../nbs/18_store.ipynb #52b18dba
 _COLUMNS = "uuid, scene, place, source, time, samples, scale, sound, settings"
 _INSERT = f"INSERT INTO clip({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 def _clips(ids) -> str: return f"{len(ids)} clip{'s' * (len(ids) != 1)}"
@@ -206,7 +206,7 @@ def _rows(waves, labels, source, places, settings) -> list[tuple]:
     names, now = [_checked_name(n) for n in names], datetime.now(timezone.utc).isoformat()
     return [(uuid.uuid4().hex, n, p, source, now, len(w), *_pack_sound(w), json.dumps(t or {})) for n, p, w, t in zip(names, places, waves, settings)]
 
-# %% ../nbs/18_store.ipynb #27b2e4ba
+# %% ../nbs/18_store.ipynb #ec479d6a
 class _Adding(_Undoing, _Model):
     def add(self,
         waves,  # waveforms [T] at 16 kHz, a second or more each
@@ -225,7 +225,7 @@ class _Adding(_Undoing, _Model):
             if ids: self._note(db, f"added {_clips(ids)} of {', '.join(names)}", [[i, "alive", 0] for i in ids])
         return ids
 
-# %% ../nbs/18_store.ipynb #14e643b0
+# %% ../nbs/18_store.ipynb #b2117049
 class _Changing(_Adding):
     def relabel(self, ids, label: str):
         name = _checked_name(label)
@@ -239,7 +239,7 @@ class _Changing(_Adding):
 
     def delete(self, ids): self._set("alive", ids, 0, lambda rows: f"deleted {_clips(ids)} of {', '.join(dict.fromkeys(r[2] for r in rows))}")
 
-# %% ../nbs/18_store.ipynb #a6fde1a3
+# %% ../nbs/18_store.ipynb #b5e40591
 class _Looking(_Changing):
     @property
     def frame(self) -> pd.DataFrame:
@@ -254,7 +254,7 @@ class _Looking(_Changing):
         if not found: raise StoreError(f"there is no clip {clip}; it may have been deleted in another notebook")
         return _unpack_sound(*found[0])
 
-# %% ../nbs/18_store.ipynb #9d625ead
+# %% ../nbs/18_store.ipynb #feb5bfa2
 class _Learning(_Looking):
     @property
     def stale(self) -> int:
@@ -272,7 +272,7 @@ class _Learning(_Looking):
             with self._writing() as db: self._file(db, clip, x)
         return len(todo)
 
-# %% ../nbs/18_store.ipynb #82253099
+# %% ../nbs/18_store.ipynb #c2432049
 class _Teaching(_Learning):
     def shots(self) -> Shots:
         "All shots. A group is a scene at a place, or a clip where no place was given. StoreError where clips have other models' embeddings only."
@@ -286,7 +286,7 @@ class _Teaching(_Learning):
         groups = [f"{s} at {p}" if p else f"clip {i}" for i, s, p in zip(clips, names, places)]
         return Shots(np.concatenate([np.frombuffer(v, np.float32).reshape(k, -1) for v, k in zip(x, n)]), *(np.repeat(v, n) for v in (names, groups, clips)))
 
-# %% ../nbs/18_store.ipynb #0238a96c
+# %% ../nbs/18_store.ipynb #b38e8c05
 class _Sharing(_Teaching):
     def take_in(self, path: str | Path) -> int:  # clips that came
         "Add the clips of an exported file, but for those that are here already; one step to undo."
@@ -309,7 +309,7 @@ class _Sharing(_Teaching):
         db.executemany("INSERT INTO embedding VALUES (?, ?, ?, ?, ?)", [(clip, *v) for v in vectors])
         return clip
 
-# %% ../nbs/18_store.ipynb #e42e9850
+# %% ../nbs/18_store.ipynb #0646c0a9
 class EnrollmentStore(_Sharing):
     """Clips with labels, and their embeddings, in one SQLite file. Every change is one transaction and can be undone.
 
