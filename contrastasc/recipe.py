@@ -16,7 +16,7 @@ import torch
 from .beats import BEATs, BEATsConfig
 from .course import kshot_rows, kshot_text
 from .cpmobile import Student, VARIANTS, count_parameters
-from .distill import DistillConfig, LEARNING_RATES, distill, save_student, teacher_outputs
+from .distill import DistillConfig, distill, save_student, teacher_outputs
 from .evaluate import kshot_scenes
 from .finetune import FinetuneConfig, finetune
 from .paper import MeanLogMel
@@ -54,7 +54,7 @@ class Recipe:
     tokenizer: TrainConfig  # between the rounds: puts what round one knows into words, on a third of the clips
     projection: TrainConfig  # of the teacher, before its encoder moves
     teacher: TrainConfig
-    student: TrainConfig  # of cpm126k; the others' learning rates are in the paper's proportion to it
+    student: TrainConfig  # of cpm126k; the others' learning rates are those of `_RATES` times it
     alpha: float = 0.1  # share of the labels in equation (4); the paper's teacher is right more often, and has 0.02
     bands: int = 2  # in which a student's embedding is read
     seed: int = 0
@@ -66,7 +66,7 @@ class Recipe:
         def train(epochs, lr, decay, precision=precision): return TrainConfig(epochs, batch, lr, decay, 0.3, seed=seed, precision=precision)
         def half(config): return replace(config, batch_size=batch // 2)
         return cls(count, 10, round=train(ssl, 1e-3, 0.01), tokenizer=train(words, 2e-4, 0.01), projection=train(projection, 1e-3, 1e-4),
-                   teacher=train(teacher, 7e-4, 1e-3), student=half(train(student, 0.003, 1e-3, "float32")), seed=seed)
+                   teacher=train(teacher, 7e-4, 1e-3), student=half(train(student, 0.009, 1e-3, "float32")), seed=seed)
 
 # %% ../nbs/A2d_recipe.ipynb #a6f38132
 def _guessing(scenes, recipe, out, progress, probe):
@@ -84,9 +84,11 @@ def _teaching(scenes, encoder, recipe, out, progress):
                             projection_phase=recipe.projection)
     return finetune(scenes, copy.deepcopy(encoder), config, out, progress)
 
+_RATES = {"cpm6k": 4 / 3, "cpm12k": 4 / 3, "cpm30k": 1, "cpm54k": 2 / 3, "cpm126k": 1}
+
 def _learning(scenes, teacher, outputs, variant, recipe, out, progress):
-    "A student of a teacher."
-    lr = recipe.student.lr * LEARNING_RATES[variant] / LEARNING_RATES["cpm126k"]
+    "A student of a teacher. In the paper's proportion cpm126k would have a third of its learning rate, and knew less on recordings kept for such choices."
+    lr = recipe.student.lr * _RATES[variant]
     config = DistillConfig(variant=variant, alpha=recipe.alpha, impulse_response=0.0, mask=0, mixstyle=(0.0, 0.4),
                            train=replace(recipe.student, lr=lr), seed=recipe.seed)
     student = distill(scenes, teacher, config, out / f"5-{variant}", outputs, progress).read_as(recipe.bands)
