@@ -18,7 +18,7 @@ import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from contrastasc.fewshot import FewShotClassifier
-from tests.lab import browser, jupyter, open_lab, run_all, window, write_notebook
+from tests.lab import browser, jupyter, microphone, open_lab, run_all, stop_kernel, window, write_notebook
 
 MADE = """
 import numpy as np
@@ -39,8 +39,7 @@ def live(model, seconds, scenes):
         folder = Path(folder)
         sf.write(folder / "tone.wav", 0.3 * np.sin(2 * np.pi * 500 * np.arange(480000) / 48000), 48000, subtype="PCM_16")
         write_notebook(folder / "b.ipynb", MADE.format(model=model, scenes=scenes), "e")
-        flags = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={folder / 'tone.wav'}"
-        with jupyter(folder) as address, browser(*flags) as chromium:
+        with jupyter(folder) as address, browser(*microphone(folder / 'tone.wav')) as chromium:
             page = window(chromium)
             open_lab(page, address, "b.ipynb"); run_all(page)
             def see(what): return page.evaluate(f"() => {{ const x = document.querySelector('.ce').enroller; return {what}; }}")
@@ -55,7 +54,7 @@ def live(model, seconds, scenes):
                 see("x.enrolled = null"); page.get_by_label("name of the scene").press("Enter"); until("x.enrolled")
                 enrolled.append(see("x.enrolled"))
             told("enrol to prediction [ms]", enrolled)
-            page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")
+            stop_kernel(page)
 
 
 def timed(act):

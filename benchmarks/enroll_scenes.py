@@ -17,6 +17,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from contrastasc.evaluate import _Groups, _accuracy, _deal
 from contrastasc.fewshot import FewShotClassifier, reliability
 from contrastasc.pretrained import load_pretrained
 from contrastasc.project import directions
@@ -25,22 +26,18 @@ from contrastasc.scenes import load_scenes, seen_classes
 from contrastasc.train import extract_embeddings
 
 
-def deal(dice, decks, k):
-    "k cards, one from each deck in turn."
-    decks, hand = [list(dice.permutation(d)) for d in dice.permutation(np.array(decks, dtype=object))], []
-    while len(hand) < k and any(decks): hand += [d.pop() for d in decks if d][:k - len(hand)]
-    return hand
-
-
-def decks(frame, rows): return [list(g.index) for _, g in frame[rows].groupby("group")]
+def decks(frame, rows, dice):
+    "Rows by group, groups and rows in random order."
+    found = [dice.permutation(g.index) for _, g in frame[rows].groupby("group")]
+    return [found[i] for i in dice.permutation(len(found))]
 
 
 def draw(x, frame, scenes, ways, k, seed):
     "One draw: right and wrong answers with their group, and what became of the strangers."
     dice = np.random.default_rng([seed, ways, k])
     chosen = dice.permutation(scenes)[:ways]
-    shots = [r for c in chosen for r in deal(dice, decks(frame, (frame.scene == c) & (frame.split == "pool")), k)]
-    asked = [r for d in decks(frame, frame.split == "test") for r in dice.permutation(d)[:8]]
+    shots = [r for c in chosen for r in _deal(decks(frame, (frame.scene == c) & (frame.split == "pool"), dice), k)]
+    asked = [r for d in decks(frame, frame.split == "test", dice) for r in d[:8]]
     known = frame.scene[asked].isin(chosen).to_numpy()
     clf = FewShotClassifier(standardise=True).fit(x[shots], frame.scene[shots].to_numpy(str), frame.group[shots].to_numpy(str))
     truth, p, novelty = frame.scene[asked].to_numpy(str), clf.predict_proba(x[asked]), clf.novelty(x[asked])
@@ -49,15 +46,11 @@ def draw(x, frame, scenes, ways, k, seed):
     return answers, [roc_auc_score(~known, novelty), (novelty[known] > 1).mean(), (novelty[~known] <= 1).mean(), error]
 
 
-def interval(answers, draws=2000, seed=0):
+def interval(answers):
     "Mean over scenes of the share of right answers, and its bootstrap over groups within scenes."
-    table = answers.groupby(["scene", "group"]).right.agg(["sum", "count"]).reset_index()
-    dice, parts = np.random.default_rng(seed), []
-    for _, rows in table.groupby("scene"):
-        times = dice.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws)
-        parts.append((times @ rows["sum"].to_numpy()) / (times @ rows["count"].to_numpy()))
-    mean = table.groupby("scene")[["sum", "count"]].sum()
-    return (mean["sum"] / mean["count"]).mean(), *np.percentile(np.mean(parts, 0), (2.5, 97.5))
+    scenes, truth = np.unique(answers.scene, return_inverse=True)
+    table = _Groups.of(answers.right.to_numpy(), np.ones(len(answers)), truth, (answers.scene + " " + answers.group).to_numpy(str), len(scenes))
+    return float(_accuracy(table.hits.sum(0, keepdims=True), table.trials.sum(0, keepdims=True), "macro")[0]), *np.percentile(table.resample("macro"), (2.5, 97.5))
 
 
 def main():

@@ -18,8 +18,7 @@ import pandas as pd
 import traitlets as tr
 from matplotlib.figure import Figure
 from .audio import cut_windows, read_audio, resample
-from .evaluate import closed_set
-from .explore import clip_packet, page_script
+from .explore import clip_packet, mel_ticks, page_script
 from .fewshot import FewShotClassifier, fit_logistic, fit_means
 from .figures import COLOURS
 from .frontend import LogMel
@@ -280,7 +279,7 @@ class _Sources:
 
 # %% ../nbs/19_enroll.ipynb #c3d9712d
 _EAR = LogMel().eval()
-_TICKS = [[f, float(np.log1p(f / 700) / np.log1p(_EAR.fmax / 700))] for f in (200, 1000, 4000)]  # Hz, and how high on the picture
+_TICKS = mel_ticks(_EAR, (200, 1000, 4000))
 
 @torch.inference_mode()
 def second_picture(
@@ -308,7 +307,6 @@ class _Pieces:
     def _ask_chunk(self, message, samples):
         stream = self._listen(message)
         stream.push(np.frombuffer(samples, np.int16), message["at"])
-        self.lags.append(message["lag"])
         if int(stream.seconds) == self.done: return dict(lost=stream.lost), []
         if self.store.version != self.version: self._changed()
         past, self.done = range(self.done, int(stream.seconds)), int(stream.seconds)
@@ -380,7 +378,7 @@ class _Changes:
 
     def _ask_hello(self, message): return self._state() | dict(timeline=list(self.timeline), hints=self.hints), []
     def _ask_undo(self, message): return self._do(self.store.undo)
-    def _ask_relabel(self, message): return self._do(lambda: self.store.relabel([message["clip"]], message["name"].strip()))
+    def _ask_relabel(self, message): return self._do(lambda: self.store.relabel([message["clip"]], message["name"]))
     def _ask_delete(self, message): return self._do(lambda: self.store.delete([message["clip"]]))
     def _ask_recompute(self, message): return self._do(lambda: self.store.recompute(progress=False))
     def _ask_clip(self, message): return clip_packet(self.store.waveform(message["clip"]), {})
@@ -412,10 +410,10 @@ class LiveEnroller(_Sources, _Seconds, _Changes, anywidget.AnyWidget):
     ):
         super().__init__()
         self.store = store if isinstance(store, EnrollmentStore) else EnrollmentStore(store, encoder)
-        self.encoder, self.explorer, self.scenes, self.recogniser = encoder, explorer, scenes, Recogniser(encoder, **settings)
+        self.explorer, self.scenes, self.recogniser = explorer, scenes, Recogniser(encoder, **settings)
         self.stream = self.take = self.last = self.range = self.owner = None
         self.state, self.settings, self.parts, self.probe, self.levels, self.done = "off", {}, [], {}, {}, 0
-        self.timeline, self.lags = deque(maxlen=600), deque(maxlen=2400)
+        self.timeline, self.landing = deque(maxlen=600), threading.Lock()
         self.nothing = Shots(np.zeros((0, 1), np.float32), *(np.array([], str) for _ in range(3)))
         self._learn()
         if self.recogniser.classifier is not None: self.recogniser.classifier.recalibrate()
@@ -442,7 +440,7 @@ class LiveEnroller(_Sources, _Seconds, _Changes, anywidget.AnyWidget):
         "Put a clip on the explorer's maps: the mean of its seconds, as for every other clip."
         windows = cut_windows(torch.as_tensor(wave), tail="shift")
         with torch.inference_mode(): x = {t: e.embed(windows).mean(0, keepdim=True).numpy() for t, e in self.explorer.encoders.items()}
-        self.explorer.add([wave], [name], x)
+        with self.landing: self.explorer.add([wave], [name], x)  # one after the other: an explorer is not made for two at once
 
     def enrol(self,
         sound,  # waveform [T] at 16 kHz, a file, or the number of a clip in `scenes`

@@ -7,7 +7,7 @@ __all__ = ['StoreError', 'Shots', 'EnrollmentStore']
 
 # %% ../nbs/18_store.ipynb #4dc86af6
 import io, json, os, sqlite3, threading, uuid
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -63,24 +63,32 @@ INSERT INTO counter VALUES (0);
 """
 
 # %% ../nbs/18_store.ipynb #ee0fdeb2
-def _opened(path: Path) -> sqlite3.Connection:
-    "A connection to a store that is there, or is made: readable by its owner only."
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600)); os.chmod(path, 0o600)
-    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    kind, edition = (db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("application_id", "user_version"))
-    if kind != _ID and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]: raise StoreError(f"{path} is a database of another program: choose another name")
-    if edition > _SCHEMA: raise StoreError(f"{path} was written by a newer version (edition {edition}, known is {_SCHEMA}): update contrastasc")
-    for p in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"): db.execute(f"PRAGMA {p}")
-    if kind != _ID: db.executescript(f"BEGIN IMMEDIATE; PRAGMA application_id = {_ID}; PRAGMA user_version = {_SCHEMA}; {_TABLES} COMMIT;") if _is_new(db) else db.execute("ROLLBACK")
-    return db
+def _begin(path: Path):
+    "A new store, made beside its place and put there whole: of several that begin at once, one does, and none sees half a store."
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # never the file in place: closing it would drop SQLite's locks on it
+    try:
+        with closing(sqlite3.connect(part)) as db: db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA application_id = {_ID}; PRAGMA user_version = {_SCHEMA}; {_TABLES}")
+        (os.replace if path.exists() and not path.stat().st_size else os.link)(part, path)
+    except FileExistsError: pass
+    finally: part.unlink(missing_ok=True)
 
-def _is_new(db) -> bool:
-    "Whether nobody else has made the tables meanwhile."
-    db.execute("BEGIN IMMEDIATE")
-    if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]: return False
-    db.execute("ROLLBACK")
-    return True
+def _check_kind(db, path):
+    kind, edition = (db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("application_id", "user_version"))
+    if kind != _ID: raise StoreError(f"{path} is a database of another program: choose another name")
+    if edition > _SCHEMA: raise StoreError(f"{path} was written by a newer version (edition {edition}, known is {_SCHEMA}): update contrastasc")
+
+# %% ../nbs/18_store.ipynb #b9bc1560
+def _opened(path: Path) -> sqlite3.Connection:
+    "A connection to a store that is there, or is made: readable by its owner only. Files of others are left as they are."
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (path.exists() and path.stat().st_size): _begin(path)
+    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    try: _check_kind(db, path)
+    except BaseException: db.close(); raise
+    os.chmod(path, 0o600)
+    for p in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"): db.execute(f"PRAGMA {p}")
+    return db
 
 # %% ../nbs/18_store.ipynb #627e4e90
 def _plainly(path, error) -> StoreError:
@@ -110,14 +118,12 @@ class _File:
         with self.lock:
             try:
                 self.db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self.db
-                    self.db.execute("UPDATE counter SET n = n + 1")
-                    self.db.execute("COMMIT")
-                except BaseException:
-                    if self.db.in_transaction: self.db.execute("ROLLBACK")
-                    raise
+                yield self.db
+                self.db.execute("UPDATE counter SET n = n + 1")
+                self.db.execute("COMMIT")
             except sqlite3.Error as e: raise _plainly(self.path, e) from None
+            finally:
+                if self.db.in_transaction: self.db.execute("ROLLBACK")
 
     @property
     def version(self) -> int:

@@ -95,6 +95,14 @@ def open_lab(page, address, name):
 def run_all(page): page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
 
 
+def microphone(path):
+    "Chromium's flags for a microphone that plays a wav file from the moment it is opened, and a user who allows it."
+    return "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={path}"
+
+
+def stop_kernel(page): page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")
+
+
 def kernel(page, code):
     "Run code in the notebook's kernel and give what it prints, read as JSON."
     text = page.evaluate("""async (code) => {

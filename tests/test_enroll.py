@@ -18,7 +18,7 @@ from contrastasc.scenes import load_scenes
 from contrastasc.store import EnrollmentStore, Shots
 
 from .conftest import real_scenes_folder
-from .lab import CHROMIUM, browser, jupyter, kernel, open_lab, run_all, window, write_notebook
+from .lab import CHROMIUM, browser, jupyter, kernel, microphone, open_lab, run_all, stop_kernel, window, write_notebook
 
 
 class Ear:
@@ -53,7 +53,7 @@ def stream(enroller, wave, rate=16000, skip=(), name="s", start=0):
     "Send quarter seconds, but for some; give the answers that hold a verdict."
     n, out = rate // 4, []
     for i, piece in enumerate(np.split((32767 * wave).astype(np.int16), len(wave) // n)):
-        if i not in skip: out.append(ask(enroller, "chunk", piece.tobytes(), stream=name, rate=rate, at=(start + i) * n, used={}, lag=3.0)[0])
+        if i not in skip: out.append(ask(enroller, "chunk", piece.tobytes(), stream=name, rate=rate, at=(start + i) * n, used={})[0])
     return [a for a in out if "verdict" in a]
 
 
@@ -135,7 +135,7 @@ def test_nothing_is_guessed_across_a_hole(enroller):
 def test_another_page_takes_the_microphone(enroller):
     stream(enroller, sound(300, 1), name="first"); stream(enroller, sound(300, 1), name="second")
     piece = np.zeros(4000, np.int16).tobytes()
-    assert "another page" in ask(enroller, "chunk", piece, stream="first", rate=16000, at=16000, used={}, lag=0)
+    assert "another page" in ask(enroller, "chunk", piece, stream="first", rate=16000, at=16000, used={})
 
 
 def test_microphone_file_and_set_are_one_path(tmp_path, enroller):
@@ -256,9 +256,6 @@ def wav(path, *parts, rate=48000):
     return path.resolve()
 
 
-def microphone(path): return FAKE, YES, f"--use-file-for-fake-audio-capture={path}"
-
-
 def opened(chromium, lab, name, more="", host=None):
     "A page with the widget of a new notebook."
     folder, address = lab
@@ -273,7 +270,7 @@ def opened(chromium, lab, name, more="", host=None):
 
 def finish(page):
     kernel(page, "e.store.close()")
-    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")
+    stop_kernel(page)
 
 
 def press(page, name): page.get_by_role("button", name=name).first.click()

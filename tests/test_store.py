@@ -111,11 +111,12 @@ def test_other_files_are_left_alone(tmp_path):
     text.write_bytes(b"nothing of the kind " * 300)
     with sqlite3.connect(foreign) as db: db.execute("CREATE TABLE t(x)")
     with EnrollmentStore(newer) as s: s.db.execute("PRAGMA user_version = 9")
+    for p in (text, foreign): p.chmod(0o644)
     before = {p: p.read_bytes() for p in (text, foreign)}
     for path, words in ((text, "is not a store"), (foreign, "of another program"), (newer, "newer version")):
         with pytest.raises(StoreError, match=words) as e: EnrollmentStore(path)
         assert str(path) in str(e.value)
-    assert all(p.read_bytes() == b for p, b in before.items())
+    assert all(p.read_bytes() == b and stat.S_IMODE(p.stat().st_mode) == 0o644 for p, b in before.items())
     with pytest.raises(StoreError, match="cannot|may not|failed"): EnrollmentStore(text / "x.sqlite")
 
 
@@ -207,6 +208,41 @@ def test_nothing_confirmed_is_lost_by_kills(tmp_path):
         print(len(promised))
     """, tmp_path / "e.sqlite")
     assert int(said) > 10
+
+
+def test_a_store_may_be_begun_by_several_at_once(tmp_path):
+    def work(path):
+        start.wait()
+        try:
+            with EnrollmentStore(path, Ear()) as mine: mine.add([wave(1)], "bus")
+        except Exception as e: wrong.append(e)
+    wrong, start = [], threading.Barrier(8)
+    for k in range(12):
+        threads = [threading.Thread(target=work, args=(tmp_path / f"{k}.sqlite",)) for _ in range(8)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        assert wrong == []
+        with EnrollmentStore(tmp_path / f"{k}.sqlite") as store: assert len(store.frame) == 8 and store.check() == []
+
+
+def test_opening_a_store_leaves_the_locks_of_another_in_the_same_program(store, tmp_path):
+    "POSIX drops a program's locks on a file as soon as any of its descriptors of that file is closed."
+    with store._writing() as db:
+        db.execute("UPDATE counter SET n = n + 1")
+        EnrollmentStore(store.path).close()
+        other = subprocess.run([sys.executable, "-c", "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')", str(store.path)], capture_output=True, text=True)
+        assert "database is locked" in other.stderr
+    empty = tmp_path / "empty.sqlite"
+    empty.touch()
+    with EnrollmentStore(empty, Ear()) as made: assert made.add([wave()], "bus") == [1]
+
+
+def test_an_interrupt_at_any_point_leaves_no_transaction_open(store):
+    with pytest.raises(KeyboardInterrupt):
+        with store._writing() as db:
+            db.execute("UPDATE counter SET n = 99")
+            raise KeyboardInterrupt
+    assert store.version == 0 and store.add([wave()], "bus") == [1]
 
 
 def test_several_notebooks_write_at_once(store):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from tests.lab import browser, jupyter, kernel, open_lab, run_all, window, write_notebook
+from tests.lab import browser, jupyter, kernel, microphone, open_lab, run_all, window, write_notebook
 
 EXPLORER = """
 from contrastasc.explore import EmbeddingExplorer
@@ -80,14 +80,12 @@ def main():
     given = parser.parse_args()
     os.environ["CONTRASTASC_SCALE"] = given.scale
     with tempfile.TemporaryDirectory() as folder, jupyter(Path(folder)) as address:
-        write_notebook(Path(folder) / "explorer.ipynb", EXPLORER, "explorer")
-        write_notebook(Path(folder) / "enroller.ipynb", ENROLLER, "enroller")
-        microphone = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={folder}/walk.wav"
-        for name, act, selector, dark in (("explorer", explorer, ".cx", f"{X}.night === true"), ("enroll", enroller, ".ce", f"getComputedStyle({E}.root).color.match(/\\d+/)[0] > 128")):
+        for name, code, act, selector, dark in (("explorer", EXPLORER, explorer, ".cx", f"{X}.night === true"), ("enroll", ENROLLER, enroller, ".ce", f"getComputedStyle({E}.root).color.match(/\\d+/)[0] > 128")):
             if given.only not in (None, name): continue
-            with browser(*microphone) as chromium:
+            write_notebook(Path(folder) / f"{name}.ipynb", code, act.__name__)
+            with browser(*microphone(Path(folder) / "walk.wav")) as chromium:
                 page = window(chromium, 1400, 1250)
-                open_lab(page, address, "explorer.ipynb" if name == "explorer" else "enroller.ipynb"); run_all(page)
+                open_lab(page, address, f"{name}.ipynb"); run_all(page)
                 act(page)
                 both(page, selector, dark, name)
 

@@ -166,7 +166,7 @@ class Enroller {
     if (this.pending.length >= WINDOW) { this.dropped += sound.length / rate; this.busy(); return; }
     const note = { end, born };
     this.pending.push(note);
-    this.ask("chunk", { stream: this.stream, rate, at, used: this.used, lag: this.lags.at(-1) ?? 0 }, [sound.buffer])
+    this.ask("chunk", { stream: this.stream, rate, at, used: this.used }, [sound.buffer])
       .then(([message, buffers]) => {
         this.pending = this.pending.filter((p) => p !== note); this.lags.push(performance.now() - born); if (this.lags.length > 2400) this.lags.shift();
         this.heardTo = end / rate; this.lost = message.lost; this.busy();
@@ -200,7 +200,7 @@ class Enroller {
 
   // What Python made of the second that just ended.
   second(message, buffers, born) {
-    if (buffers.length) { this.mels.push({ shape: message.shape, data: new Uint8Array(bytes(buffers[0])) }); this.mels = this.mels.slice(-10); this.ticks = message.ticks; this.drawMel(); }
+    if (buffers.length) { this.mels.push(melPicture(new Uint8Array(bytes(buffers[0])), ...message.shape)); this.mels = this.mels.slice(-10); this.ticks = message.ticks; this.drawMel(); }
     this.timeline.push(...message.seconds); this.timeline = this.timeline.slice(-600);
     this.show(message.verdict); this.drawTime();
     requestAnimationFrame(() => { this.delays.push(performance.now() - born); if (this.delays.length > 900) this.delays.shift(); });
@@ -230,14 +230,11 @@ class Enroller {
   }
   drawMel() {
     const [ctx, w, h] = this.canvas(this.mel), wide = (w - 46) / 10, tall = h - 16;
-    this.mels.forEach(({ shape: [bands, frames], data }, k) => {
-      const image = new ImageData(frames, bands);
-      for (let b = 0; b < bands; b++) for (let f = 0; f < frames; f++) image.data.set([...ramp(data[b * frames + f] / 255), 255], 4 * ((bands - 1 - b) * frames + f));
-      const small = make("canvas", { width: frames, height: bands }); small.getContext("2d").putImageData(image, 0, 0);
-      ctx.drawImage(small, 44 + (10 - this.mels.length + k) * wide, 2, wide + 0.5, tall);
+    this.mels.forEach((second, k) => {
+      ctx.drawImage(second, 44 + (10 - this.mels.length + k) * wide, 2, wide + 0.5, tall);
     });
     ctx.textAlign = "right"; ctx.textBaseline = "middle";
-    for (const [hz, share] of this.ticks || []) ctx.fillText(hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`, 40, clamp(2 + tall * (1 - share), 6, tall - 4));
+    for (const [hz, band] of this.ticks || []) ctx.fillText(hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`, 40, clamp(2 + tall * (1 - band / this.mels[0].height), 6, tall - 4));
     ctx.textAlign = "center"; ctx.fillText("last 10 seconds, as the model sees them", 44 + (w - 46) / 2, h - 7);
   }
   // The last five minutes: a stripe a second, the scene's colour as high as its share.
@@ -277,9 +274,8 @@ class Enroller {
     try { for (let i = 0; i < parts; i++) answer = await this.ask("file", { name: file.name, part: i, parts }, [data.slice(i * part, (i + 1) * part)]); this.showTake(answer); }
     catch (error) { this.tell(error); }
   }
-  clipOf([facts, buffers]) { return { ...facts, sound: new Int16Array(bytes(buffers[0])), mel: new Uint8Array(bytes(buffers[1])) }; }
   showTake(answer) {
-    const clip = this.clipOf(answer), picture = make("canvas", { role: "img", "aria-label": `log-mel spectrogram, ${clip.seconds} s` });
+    const clip = clipOf(answer), picture = make("canvas", { role: "img", "aria-label": `log-mel spectrogram, ${clip.seconds} s` });
     this.taken = clip; this.trouble.textContent = ""; this.takeBox.hidden = false;
     if (!this.name.value && clip.name) this.name.value = clip.name;
     if (clip.place) this.place.value = clip.place;
@@ -301,9 +297,7 @@ class Enroller {
   play(clip) {
     this.speaker ??= new AudioContext(); this.speaker.resume(); this.source?.stop();
     if (!this.out) { this.out = this.speaker.createAnalyser(); this.out.connect(this.speaker.destination); }
-    const buffer = this.speaker.createBuffer(1, clip.sound.length, clip.rate), data = buffer.getChannelData(0);
-    for (let t = 0; t < data.length; t++) data[t] = clip.sound[t] / 32768 * clip.gain;
-    this.source = this.speaker.createBufferSource(); this.source.buffer = buffer; this.source.connect(this.out); this.source.start(); this.played = clip.sound.length;
+    this.source = begin(clip, this.out); this.played = clip.sound.length;
   }
 
   // What is enrolled.
@@ -319,7 +313,7 @@ class Enroller {
     this.stale.replaceChildren(...(message.stale ? [message.stale, " ", make("button", { type: "button", onclick: () => this.change("recompute") }, "Compute them again")] : []));
     const rows = message.clips.map((c) => make("tr", {}, make("td", {}, make("input", { class: "ce-name", value: c.scene, "aria-label": `scene of clip ${c.id}`, onchange: (e) => this.change("relabel", { clip: c.id, name: e.target.value }) })),
       make("td", {}, c.place), make("td", {}, c.source), make("td", {}, `${c.seconds.toFixed(0)} s`), make("td", {}, c.time),
-      make("td", {}, make("button", { type: "button", "aria-label": `listen to clip ${c.id}`, onclick: () => this.ask("clip", { clip: c.id }).then((a) => this.play(this.clipOf(a))).catch((e) => this.tell(e)) }, "▶"), " ",
+      make("td", {}, make("button", { type: "button", "aria-label": `listen to clip ${c.id}`, onclick: () => this.ask("clip", { clip: c.id }).then((a) => this.play(clipOf(a))).catch((e) => this.tell(e)) }, "▶"), " ",
         make("button", { type: "button", "aria-label": `delete clip ${c.id}`, onclick: () => this.change("delete", { clip: c.id }) }, "✕"))));
     this.list.replaceChildren(rows.length ? make("table", {}, make("thead", {}, make("tr", {}, ...["scene", "where", "from", "length", "when", ""].map((t) => make("th", {}, t)))), make("tbody", {}, ...rows)) : make("p", { class: "cx-note" }, "Nothing yet. Two scenes make a start."));
     this.drawTime();

@@ -510,7 +510,7 @@ class Explorer {
   // A clip's sound and picture: asked for once, and again only where that failed.
   fetch(i) {
     if (!this.clips.has(i)) {
-      const coming = this.ask("clip", { clip: i }).then(([message, buffers]) => ({ ...message, sound: new Int16Array(bytes(buffers[0])), mel: new Uint8Array(bytes(buffers[1])) }));
+      const coming = this.ask("clip", { clip: i }).then(clipOf);
       coming.catch(() => this.clips.delete(i));
       this.clips.set(i, coming);
       if (this.clips.size > 400) this.clips.delete(this.clips.keys().next().value);
@@ -548,9 +548,7 @@ class Explorer {
     let clip;
     try { clip = await this.fetch(i); } catch (error) { return this.failed(error); }
     if (!clip.sound.length) return;
-    const buffer = this.audio.createBuffer(1, clip.sound.length, clip.rate), data = buffer.getChannelData(0);
-    for (let t = 0; t < data.length; t++) data[t] = clip.sound[t] / 32768 * clip.gain;
-    this.source?.stop(); this.source = this.audio.createBufferSource(); this.source.buffer = buffer; this.source.connect(this.meter); this.source.start();
+    this.source?.stop(); this.source = begin(clip, this.meter);
   }
   get peak() { if (!this.meter) return 0; const d = new Float32Array(this.meter.fftSize); this.meter.getFloatTimeDomainData(d); return Math.max(...d.map(Math.abs)); }
 

@@ -39,17 +39,31 @@ function ramp(share) {
   return CIVIDIS[i].map((c, j) => Math.round(c + (at - i) * (CIVIDIS[i + 1][j] - c)));
 }
 
+// What Python tells of a clip: facts, 16-bit sound, 8-bit log-mel.
+const clipOf = ([facts, buffers]) => ({ ...facts, sound: new Int16Array(bytes(buffers[0])), mel: new Uint8Array(bytes(buffers[1])) });
+
+// A clip's sound, begun, into a node of an AudioContext.
+function begin(clip, into) {
+  const audio = into.context, buffer = audio.createBuffer(1, clip.sound.length, clip.rate), data = buffer.getChannelData(0), source = audio.createBufferSource();
+  for (let t = 0; t < data.length; t++) data[t] = clip.sound[t] / 32768 * clip.gain;
+  source.buffer = buffer; source.connect(into); source.start();
+  return source;
+}
+
+// A log-mel of 8 bit, low bands first, as a canvas of its own size.
+function melPicture(mel, bands, frames) {
+  const image = new ImageData(frames, bands), canvas = make("canvas", { width: frames, height: bands });
+  for (let b = 0; b < bands; b++) for (let f = 0; f < frames; f++) image.data.set([...ramp(mel[b * frames + f] / 255), 255], 4 * ((bands - 1 - b) * frames + f));
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
 // A clip's log-mel with its axes; ink: the colour of the writing.
 function spectrogram(canvas, clip, ink) {
   const dpr = Math.min(window.devicePixelRatio || 1, 2), w = (canvas.clientWidth || 240), h = 150, left = 44, bottom = 30;
   canvas.width = w * dpr; canvas.height = h * dpr;
-  const ctx = canvas.getContext("2d"), [bands, frames] = clip.shape, image = new ImageData(frames, bands);
-  for (let b = 0; b < bands; b++) for (let f = 0; f < frames; f++) {
-    const at = 4 * ((bands - 1 - b) * frames + f), [r, g, bl] = ramp(clip.mel[b * frames + f] / 255);
-    image.data.set([r, g, bl, 255], at);
-  }
-  const small = make("canvas", { width: frames, height: bands }); small.getContext("2d").putImageData(image, 0, 0);
-  ctx.scale(dpr, dpr); ctx.imageSmoothingEnabled = false; ctx.drawImage(small, left, 2, w - left - 4, h - bottom - 2);
+  const ctx = canvas.getContext("2d"), [bands, frames] = clip.shape;
+  ctx.scale(dpr, dpr); ctx.imageSmoothingEnabled = false; ctx.drawImage(melPicture(clip.mel, bands, frames), left, 2, w - left - 4, h - bottom - 2);
   ctx.fillStyle = ink; ctx.font = "11px system-ui, sans-serif"; ctx.textAlign = "right"; ctx.textBaseline = "middle";
   for (const [hz, band] of clip.ticks) ctx.fillText(hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`, left - 4, clamp(h - bottom - (band / bands) * (h - bottom - 2), 7, h - bottom - 5));
   ctx.textAlign = "center"; ctx.textBaseline = "top";
