@@ -69,7 +69,8 @@ def class_means(x: Tensor, y: Tensor, n_classes: int, weight: Tensor | None = No
     return onehot.mT @ x / onehot.sum(-2)[..., None]
 
 def _nearest_mean(x, y, weight, n_classes):  # centred shots -> [R, d, C], [R, C]
-    means, spread = class_means(x, y, n_classes, weight), x.square().sum(-1).mean(-1)[:, None, None]
+    means = class_means(x, y, n_classes, weight)
+    spread = (torch.linalg.vector_norm(x, dim=(1, 2)).square() / x.shape[1])[:, None, None]
     spread = torch.where(spread > 0, spread, 1.0)
     return 2 * means.mT / spread, -means.square().sum(-1) / spread[:, 0]
 
@@ -83,11 +84,11 @@ def fit_means(
 ) -> LogisticFit:
     "Nearest class mean as a linear classifier: logits are `-||x - mean||^2 / spread`, up to a term that all classes share."
     x, y, weight, single = _problems(x, y, sample_weight)
-    _check_problems(y, weight, n_classes); _check_finite(x)
+    _check_problems(y, weight, n_classes); _check_finite(x.sum())
     dtype, x = x.dtype if x.is_floating_point() else torch.float64, x.double()
-    centre = x.mean(1, keepdim=True)
-    scale = _feature_scale(x - centre, centre) if standardise else torch.ones_like(centre)
-    w, b = _nearest_mean((x - centre) / scale, y, weight, n_classes)
+    z, scale = x - (centre := x.mean(1, keepdim=True)), x.new_ones(1, 1, 1)
+    if standardise: scale = _feature_scale(z, centre); z = z / scale
+    w, b = _nearest_mean(z, y, weight, n_classes)
     w = w / scale.mT
     fit = LogisticFit(w.to(dtype), (b - (centre @ w)[:, 0]).to(dtype), torch.zeros(len(w), dtype=torch.float64))
     return fit._first() if single else fit
@@ -522,11 +523,10 @@ def _left_out_masks(
     max_folds: int = 20,
 ) -> np.ndarray:  # boolean [folds, n], True where a shot is left out
     "Folds that leave out whole groups, one at a time while there are at most `max_folds`. No class ever loses its last shot."
-    first = {g: (c, i) for i, (c, g) in reversed(list(enumerate(zip(y, groups))))}
-    fold = {g: i % max_folds for i, g in enumerate(sorted(first, key=first.get))}
-    fold = np.array([fold[g] for g in groups])
-    out = fold == np.arange(fold.max() + 1)[:, None]
     _, y = np.unique(y, return_inverse=True)
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    fold = (np.lexsort((first, y[first])).argsort() % max_folds)[group]  # dealt class after class
+    out = fold == np.arange(fold.max() + 1)[:, None]
     left = (~out).astype(np.float32) @ np.eye(y.max() + 1, dtype=np.float32)[y]
     out &= (left > 0)[:, y]
     return out[out.any(1)]
@@ -627,13 +627,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self._learn(*every, before=(self.classes_, self.weight_, self.bias_))
 
     def _learn(self, x, y, groups, before=None):
+        shots = len(x) if self.method == "logistic" else 0  # sums gain nothing from threads
+        with _threads_for(shots, x.shape[1]): self._refit(x, y, groups, before)
+        return self.recalibrate() if self.calibrate else self
+
+    def _refit(self, x, y, groups, before):
         classes, labels = _classes_of(y)
         self._shots, self.classes_, self.n_features_in_ = (x, y, groups), classes, x.shape[1]
         self.centre_, self.scale_ = np.zeros(x.shape[1]), np.ones(x.shape[1])
         if self.standardise:
             self.centre_ = x.mean(0)
             self.scale_ = _feature_scale(torch.tensor(x - self.centre_), torch.tensor(self.centre_)).numpy()[0]
-        z = torch.tensor((x - self.centre_) / self.scale_)
+        z = self._scaled(x)
         fit = self._solve(z, labels, init=before and self._carry_over(*before))
         self.weight_ = fit.weight.numpy() / self.scale_[:, None]
         self.bias_ = fit.bias.numpy() - self.centre_ @ self.weight_
@@ -641,14 +646,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if not len(out): out, margin = _left_out_masks(labels.numpy(), np.arange(len(y))), 1.25  # shots whose neighbours stay behind
         fold, shot = np.nonzero(out)
         means = _fold_means(z, labels, np.insert(out, 0, False, 0), len(classes)).numpy()  # the first without a shot left out
-        own = z.numpy()[shot] - means[1 + fold, labels.numpy()[shot]]
-        self.means_, self.threshold_ = means[0], _threshold(np.linalg.norm(own, axis=1), means[0], self.unknown, margin)
-        return self.recalibrate() if self.calibrate else self
+        own = z.numpy()[shot]; own -= means[1 + fold, labels.numpy()[shot]]
+        self.means_, self.threshold_ = means[0], _threshold(np.sqrt(np.einsum("nd,nd->n", own, own)), means[0], self.unknown, margin)
 
     def recalibrate(self):
         "Fit the temperature on left-out shots. `fit` does it, unless `calibrate=False` put it off."
         x, y, groups = self._shots
-        labels, z = torch.tensor(np.searchsorted(self.classes_, y)), torch.tensor((x - self.centre_) / self.scale_)
+        labels, z = torch.tensor(np.searchsorted(self.classes_, y)), self._scaled(x)
         out = _left_out_masks(labels.numpy(), groups, 20 if len(y) < 500 else 5)
         fold, shot = np.nonzero(out)
         if not len(shot): self.temperature_, self.calibrated_ = 1.0, False; return self
@@ -665,6 +669,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         w, b = np.zeros((self.n_features_in_, len(self.classes_))), np.full(len(self.classes_), bias.mean())
         w[:, place], b[place] = weight * self.scale_[:, None], bias
         return LogisticFit(torch.tensor(w), torch.tensor(b), torch.tensor(0.0))
+
+    def _scaled(self, x) -> Tensor:
+        return torch.from_numpy((x - self.centre_) / self.scale_ if self.standardise else x)
 
     def _solve(self, z, labels, weight=None, init=None, tol=0.003) -> LogisticFit:
         if self.method == "mean": return fit_means(z, labels, len(self.classes_), sample_weight=weight)
