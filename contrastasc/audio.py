@@ -9,13 +9,14 @@ __all__ = ['MIN_RATE', 'MAX_RATE', 'AUDIO_SUFFIXES', 'resample', 'AudioError', '
 # %% ../nbs/00_audio.ipynb #e98078af
 import math, os, struct, uuid
 from fractions import Fraction
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 import torch
-import torchaudio.functional as F
+import torchaudio.transforms as T
 from torch import Tensor
 
 # %% ../nbs/00_audio.ipynb #0d32418f
@@ -32,7 +33,13 @@ def resample(
         if not MIN_RATE <= r <= MAX_RATE:
             raise ValueError(f"a sampling rate must lie between {MIN_RATE} and {MAX_RATE} Hz, got {r}")
     ratio = Fraction(int(sample_rate), int(rate)).limit_denominator(1000)
-    return wave if ratio == 1 else F.resample(wave, ratio.denominator, ratio.numerator, lowpass_filter_width=32)
+    return wave if ratio == 1 else _resampler(ratio, wave.dtype, wave.device)(wave)
+
+
+@lru_cache(16)
+def _resampler(ratio, dtype, device):
+    "A resampling filter, designed once for each ratio."
+    return T.Resample(ratio.denominator, ratio.numerator, lowpass_filter_width=32, dtype=dtype).to(device)
 
 # %% ../nbs/00_audio.ipynb #8f9a6eb0
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")

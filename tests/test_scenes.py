@@ -89,11 +89,6 @@ def test_unknown_names(tmp_path):
     says("is a file", record(tmp_path / "a.wav"))
 
 
-@pytest.mark.parametrize("name", ["tau22", "tut17", "icme24"])
-def test_real_sets_say_what_to_do(name, tmp_path):
-    assert "manifest.csv" in says(f"no reader for {name}", name, root=tmp_path) and name in rooms.READERS
-
-
 def test_a_reader_can_be_added(cache, monkeypatch):
     def reader(root, split, columns, scale, seed):
         frame = pd.DataFrame(dict.fromkeys(COLUMNS, "") | dict(path=["x", "y"], scene=["b", "a"], recording=["1", "2"], group=["1", "2"], start=0.0, duration=1.0))
