@@ -7,7 +7,8 @@ import pytest
 
 from contrastasc import paper
 from contrastasc.audio import write_audio
-from contrastasc.paper import CLAIMS, PAPER, STUDENTS, TABLES, TEACHERS, load_rows, measure, over_seeds, recordings, table, try_claims, worlds
+from contrastasc.paper import PAPER, STUDENTS, TABLES, TEACHERS, load_rows, measure, over_seeds, recordings, table, worlds
+from contrastasc.study import CLAIMS, draw_claims, try_claims
 from contrastasc.synth import home
 
 
@@ -100,7 +101,7 @@ def test_tables_print_ours_and_theirs(title):
 
 
 def test_no_claims_no_picture():
-    with pytest.raises(ValueError, match="nothing to draw"): paper.draw_claims(try_claims(lines(**{"FT+KD": dict(closed=[0.5, 0.6, 0.7])}), ("closed",), "cpm30k"))
+    with pytest.raises(ValueError, match="nothing to draw"): draw_claims(try_claims(lines(**{"FT+KD": dict(closed=[0.5, 0.6, 0.7])}), ("closed",), "cpm30k"))
 
 
 def test_every_claim_names_rows_that_exist():
