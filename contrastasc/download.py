@@ -563,11 +563,14 @@ def download(
         for n, f in enumerate(todo, 1): _bring(f, ledger, delete_zips, mirror, progress and f"{f.part} ({n} of {len(todo)})")
     return root
 
-# %% ../nbs/A1_download.ipynb #779e6b4f
-def _state(f, path):
-    "State of one file: (state, detail)."
+# %% ../nbs/A1_download.ipynb #1867ce1c
+def _state(f, path, ledger):
+    "State of one file: (state, detail). The ledger forgets one that is corrupt."
     if not path.exists(): return ("removed", "unpacked, then deleted") if f.top is not None and _members(path) is not None else ("missing", "run download again")
-    if not _is_whole(path, f.size, f.checksum): return "corrupt", "run download again, which fetches it anew"
+    if not _is_whole(path, f.size, f.checksum):
+        if ledger.data["right"].pop(f.name, None):
+            with suppress(OSError): ledger.save()
+        return "corrupt", "run download again, which fetches it anew"
     return ("whole", "") if f.checksum else ("size only", "its checksum is not known here")
 
 def _members_state(path, root):
@@ -594,9 +597,6 @@ def verify(
     todo = _chosen(name, registry, _set_files(name, registry, ledger, ask=False), parts)
     for f in tqdm(todo, desc="checking", unit="file", disable=not progress):
         path = root / f.folder / f.name
-        state, detail = _state(f, path)
-        if state == "corrupt" and ledger.data["right"].pop(f.name, None):
-            with suppress(OSError): ledger.save()
-        rows.append((f.name, path.stat().st_size if path.exists() else f.size, state, detail))
+        rows.append((f.name, path.stat().st_size if path.exists() else f.size, *_state(f, path, ledger)))
         if f.top is not None and _members(path): rows.append((f"{f.name}, unpacked", *_members_state(path, root)))
     return pd.DataFrame(rows, columns=["file", "bytes", "state", "detail"])
