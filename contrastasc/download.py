@@ -57,7 +57,8 @@ def _listed(name, registry):
     try:
         entry = _entry(name, registry)
         if lacking := {"title", "licence", "terms", "citation", "files"} - set(entry): raise ValueError(f"it lacks {min(lacking)}")
-        if "listing" in entry and (lacking := {"url", "raw", "folder", "suffix"} - set(entry["listing"])): raise ValueError(f"its listing lacks {min(lacking)}")
+        listing = entry.get("listing", dict(url="", raw="", folder="x", suffix=""))
+        if set(listing) != {"url", "raw", "folder", "suffix"} or _leads_out(listing["folder"]): raise ValueError("its listing needs url, raw, folder and suffix")
         found = [_File(**f) for f in entry["files"]]
         for f in found:
             if _leads_out(f.name) or "/" in f.name or f.top is not None and _leads_out(f.top): raise ValueError(f"name {f.name!r}")
@@ -161,8 +162,8 @@ def _pause(attempt, after=0.0):
     "Seconds before the next try: what the server asks for, and a random share of a span that doubles."
     return after + random.random() * min(60, BACKOFF * 2**attempt)
 
-# %% ../nbs/A1_download.ipynb #a76d3952
-def _refused(e, url):
+# %% ../nbs/A1_download.ipynb #fd06e55e
+def _refused(e, url, place=""):
     "What an HTTP error means: _Again where waiting helps, DownloadError where it does not."
     host, name = urlsplit(url).hostname, f"{url} ({e.code} {e.reason})"
     if e.code in (408, 429, 500, 502, 503, 504):
@@ -171,7 +172,7 @@ def _refused(e, url):
         raise DownloadError(f"{host} asks to come back in {after / 60:.0f} minutes: run the same again then, or use a mirror")
     if e.code == 403:
         raise DownloadError(f"{host} refuses to send {name}, though we say who we are ({_agent()}): wait an hour, set CONTRASTASC_CONTACT "
-                            "to an address of yours, use a mirror, or fetch it with a browser and put it where it belongs")
+                            "to an address of yours, use a mirror, or fetch it with a browser" + (f" and put it at {place}" if place else ""))
     if e.code in (404, 410): raise DownloadError(f"there is no {name}: it may have moved; look at the set's page, or use a mirror")
     raise DownloadError(f"{host} does not send {name}")
 
@@ -232,7 +233,8 @@ def _begin(response, part, url):
         raise DownloadError(f"{url} has {total:,} bytes, but {part.size:,} are registered: nothing was written; it is not the file, or the registry is old")
     if headers.get("Content-Encoding", "identity") != "identity": raise DownloadError(f"{url} comes packed as {headers['Content-Encoding']}, which nobody asked for")
     told = dict(url=url, tag=headers.get("ETag") or headers.get("Last-Modified") or "", total=total)
-    changed = part.origin.get("url") == url and any(told[k] and part.origin.get(k, told[k]) not in (told[k], "", None) for k in told)
+    keys = ("total",) if part.checksum else ("total", "tag")
+    changed = part.origin.get("url") == url and any(told[k] and part.origin.get(k) not in (told[k], "", None) for k in keys)
     if start != part.done or start and changed:
         part.restart()
         if start != 0: raise _Again(f"{urlsplit(url).hostname} sends another piece, or of another file, than was begun")
@@ -243,7 +245,7 @@ def _get(url, part):
     "One request: append what comes until the file is whole. _Again where it breaks and another try may help."
     host, same = urlsplit(url).hostname, part.origin.get("url") == url
     if part.done and not (same or part.checksum): part.restart()
-    tag = part.origin.get("tag", "") if same else ""
+    tag = part.origin.get("tag", "") if same and not part.checksum else ""
     try:
         with _open(url, part.done, "" if tag.startswith("W/") else tag) as response:
             total = _begin(response, part, url)
@@ -251,7 +253,7 @@ def _get(url, part):
                 if total is not None and part.done + len(data) > total: part.restart(); raise _Again(f"{host} sends more than it announced")
                 _write(part, data)
     except urllib.error.HTTPError as e:
-        with e: return _beyond(e, part) if e.code == 416 else _refused(e, url)
+        with e: return _beyond(e, part) if e.code == 416 else _refused(e, url, part.path.with_suffix(""))
     except (OSError, http.client.HTTPException) as e: raise _Again(f"the connection to {host} broke ({getattr(e, 'reason', e) or type(e).__name__})") from None
     if total is not None and part.done < total: raise _Again(f"the connection to {host} broke after {part.done:,} bytes")
     if part.size not in (None, part.done): raise _Again(f"{host} stopped after {part.done:,} bytes")
@@ -352,8 +354,8 @@ def _places(archive, members, top):
         if any(str(p).casefold() in taken for p in place.parents): raise DownloadError(f"{archive}: {m.orig_filename!r} lies in a file; nothing was unpacked, the archive is broken or hostile")
     return found
 
-# %% ../nbs/A1_download.ipynb #8b0af55e
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error)
+# %% ../nbs/A1_download.ipynb #19bfaa96
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeError, struct.error)
 
 def _crc(path, bar):
     "CRC-32 of a file."
@@ -366,6 +368,8 @@ def _is_member(path, size, crc, bar): return path.is_file() and path.stat().st_s
 
 def _unpack_one(zf, m, path, bar):
     "Write one member under another name and rename it; zipfile compares its CRC-32 at the end."
+    if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DownloadError(f"{zf.filename}: {m.filename} is packed by method {m.compress_type}, which is not opened here: unpack it to {path} with another program, then run the same again")
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     with zf.open(m) as source, open(part, "wb") as f:
@@ -396,7 +400,7 @@ def unzip(
     if not archive.is_file(): raise DownloadError(f"there is no archive {archive}: fetch it first")
     limit = 100 * archive.stat().st_size + 2**20 if limit is None else limit
     try: zf = zipfile.ZipFile(archive)
-    except (*_BROKEN, ValueError) as e: raise DownloadError(f"{archive} is no whole zip archive ({e}): delete it and fetch it again") from None
+    except _BROKEN as e: raise DownloadError(f"{archive} is no whole zip archive ({e}): delete it and fetch it again") from None
     with zf:
         places = _places(archive, zf.infolist(), top)
         total = sum(m.file_size for _, m in places)

@@ -106,7 +106,7 @@ def test_cuts_are_resumed(server, tmp_path, cut):
     ends = range(30_000, 300_000, 30_000)
     assert whole(get(server, tmp_path, *(cut | dict(until=e) for e in ends)))
     starts = [int(r[6:-1]) for r in sent(server)[1:]]
-    assert len(starts) == len(ends) > dl._TRIES and starts == sorted(starts) and {a.condition for a in server.asked[1:]} == {'"one"'}
+    assert len(starts) == len(ends) > dl._TRIES and starts == sorted(starts) and {a.condition for a in server.asked} == {None}
     if not cut: assert starts == list(ends)
 
 
@@ -142,7 +142,7 @@ def test_retry_after_for_too_long_is_said(server, tmp_path):
 def test_overload_is_waited_out(server, tmp_path, status): assert whole(get(server, tmp_path, *[dict(status=status)] * 3)) and len(server.asked) == 4
 
 
-@pytest.mark.parametrize("status, words", [(403, "put it where it belongs"), (404, "may have moved"), (410, "may have moved"), (401, "401"), (405, "405")])
+@pytest.mark.parametrize("status, words", [(403, "put it at .*/a.bin$"), (404, "may have moved"), (410, "may have moved"), (401, "401"), (405, "405")])
 def test_no_is_taken_for_no(server, tmp_path, status, words):
     with pytest.raises(DownloadError, match=words): get(server, tmp_path, dict(status=status))
     assert len(server.asked) == 1 and not (tmp_path / "a.bin").exists()
@@ -203,18 +203,31 @@ def test_a_server_that_cuts_and_is_corrupt_each_time_ends(server, tmp_path):
 
 
 def test_the_file_changes_between_two_pieces(server, tmp_path):
-    "The condition makes the server send all of it; a server that ignores the condition is caught by its new tag."
-    assert whole(get(server, tmp_path, dict(content=bytes(len(CONTENT)), until=100_000, tag='"old"'))) and len(server.asked) == 2
-    (tmp_path / "a.bin").unlink()
-    assert whole(get(server, tmp_path, dict(content=bytes(len(CONTENT)), until=100_000, tag='W/"old"'), size=None))
+    "With a checksum the mixture is found out at the end, and all of it fetched again."
+    assert whole(get(server, tmp_path, dict(content=bytes(len(CONTENT)), until=100_000, tag='"old"')))
+    assert sent(server) == [None, "bytes=100000-", None]
+
+
+def test_the_file_grows_between_two_pieces(server, tmp_path):
+    assert whole(get(server, tmp_path, dict(content=CONTENT + b"x", until=100_000), size=None))
+    assert sent(server) == [None, "bytes=100000-", None]
 
 
 def test_the_file_changes_and_nobody_knows_its_checksum(server, tmp_path):
+    "The tag is made a condition, so that the server sends all of it; one that ignores conditions is caught by its new tag."
     old = bytes(len(CONTENT))
-    assert whole(get(server, tmp_path, dict(content=old, until=100_000, tag='W/"old"'), dict(), dict(), checksum=None))
+    assert whole(get(server, tmp_path, dict(content=old, until=100_000, tag='"old"'), checksum=None))
+    assert [(a.range, a.condition) for a in server.asked] == [(None, None), ("bytes=100000-", '"old"')]
+    (tmp_path / "a.bin").unlink()
+    assert whole(get(server, tmp_path, dict(content=old, until=100_000, tag='W/"old"'), checksum=None))
     (tmp_path / "a.bin").unlink()
     server.tag = ""
     assert whole(get(server, tmp_path, dict(content=old + b"x", until=100_000), size=None, checksum=None))
+
+
+def test_tags_that_change_for_no_reason_do_not_matter_under_a_checksum(server, tmp_path):
+    assert whole(get(server, tmp_path, *[dict(until=e, tag=f'"{e}"') for e in (100_000, 200_000, 250_000)]))
+    assert sent(server) == [None, "bytes=100000-", "bytes=200000-", "bytes=250000-"]
 
 
 def test_pieces_of_two_servers_are_joined_only_under_a_checksum(server, tmp_path):
@@ -245,7 +258,7 @@ def test_a_part_of_another_file_starts_over(server, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(b"?" * 1000)
     assert whole(get(server, tmp_path))
     (tmp_path / "a.bin").unlink(); (tmp_path / "a.bin.part").write_bytes(b"?" * 400_000)
-    assert whole(get(server, tmp_path))
+    assert whole(get(server, tmp_path)) and sent(server) == ["bytes=1000-", None, None]
 
 
 def test_a_wrong_file_in_its_place_is_replaced(server, tmp_path):
@@ -342,6 +355,26 @@ def test_no_place_to_write(server, tmp_path):
     with pytest.raises(OSError, match="cannot write"): fetch(server.url + "/a.bin", tmp_path / "file" / "a.bin", progress=False)
 
 
+BAD = bytes(b ^ (n % 1000 == 7) for n, b in enumerate(CONTENT))
+MOODS = [dict(), dict(until=0), dict(until=90_000), dict(until=200_000, reset=True), dict(until=250_000, no_range=True), dict(status=429), dict(status=500), dict(status=403),
+         dict(content=BAD), dict(content=BAD, until=150_000), dict(content=CONTENT[:-1]), dict(content=CONTENT + b"x", no_length=True), dict(start=1), dict(start="?"),
+         dict(no_length=True), dict(no_length=True, until=120_000), dict(to="/a.bin"), dict(content=b"<html>"), dict(tag='"two"'), dict(length=10), dict(length=10**9)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_mix_of_moods_gives_a_wrong_file(server, tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(dl, "BACKOFF", 0.0005)
+    dice, ends = np.random.default_rng(seed), []
+    for run in range(12):
+        moods = [MOODS[i] for i in dice.integers(0, len(MOODS), dice.integers(1, 8))]
+        size = None if dice.random() < 0.3 else len(CONTENT)
+        try: path = get(server, tmp_path, *moods, size=size)
+        except DownloadError: ends.append(0); assert not (tmp_path / "a.bin").exists(); continue
+        ends.append(1); assert whole(path)
+        path.unlink()
+    assert whole(get(server, tmp_path))
+
+
 def slow_fetch(url, path): fetch(url, path, len(CONTENT), MD5, progress=False)
 
 
@@ -436,6 +469,15 @@ def test_a_member_larger_than_it_says_is_an_error(tmp_path):
     assert names(tmp_path / "out") in ([], [".zeros.part"])
 
 
+def test_a_member_smaller_than_it_says_is_an_error(tmp_path):
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        a = make(tmp_path / "a.zip", ("x.wav", CONTENT[:5000]), compression=compression)
+        data = a.read_bytes(); at = data.index(b"PK\1\2") + 24
+        a.write_bytes(data[:at] + struct.pack("<I", 5001) + data[at + 4:])
+        with pytest.raises(DownloadError, match="broken at x.wav"): unzip(a, tmp_path / "out", progress=False)
+        assert not (tmp_path / "out/x.wav").exists()
+
+
 def test_truncated_and_corrupt_archives(tmp_path):
     a = make(tmp_path / "a.zip", *((f"{i}.wav", CONTENT[:50_000]) for i in range(5)))
     good = a.read_bytes()
@@ -451,11 +493,29 @@ def test_truncated_and_corrupt_archives(tmp_path):
     assert names(tmp_path / "out") == [f"{i}.wav" for i in range(5)]
 
 
-def test_a_method_that_python_does_not_know(tmp_path):
-    a = make(tmp_path / "a.zip", ("x", b"1"))
-    data = bytearray(a.read_bytes()); data[data.index(b"PK\1\2") + 10] = 99
+def test_an_archive_by_another_method_can_be_unpacked_by_hand(tmp_path):
+    a = make(tmp_path / "a.zip", ("x.wav", CONTENT[:50_000]))
+    data = bytearray(a.read_bytes()); data[data.index(b"PK\1\2") + 10] = 9  # "deflate 64", as Windows makes of large files
     a.write_bytes(data)
-    with pytest.raises(DownloadError, match="broken at x"): unzip(a, tmp_path / "out", progress=False)
+    with pytest.raises(DownloadError, match="method 9.*with another program"): unzip(a, tmp_path / "out", progress=False)
+    assert names(tmp_path / "out") == []
+    (tmp_path / "out/x.wav").write_bytes(CONTENT[:50_000])
+    assert len(unzip(a, tmp_path / "out", progress=False)) == 1
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_no_flipped_byte_gives_a_wrong_file(tmp_path, compression):
+    contents = {f"d/{n}.wav": (CONTENT[n:n + 300] * 2)[:500 + n] for n in range(5)}
+    good, dice = make(tmp_path / "a.zip", *contents.items(), compression=compression).read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for n in range(150):
+        bad, folder = bytearray(good), tmp_path / str(n)
+        for at in dice.integers(0, len(bad), dice.integers(1, 3)): bad[at] ^= 1 << int(dice.integers(8))
+        (tmp_path / "a.zip").write_bytes(bad)
+        try: found = unzip(tmp_path / "a.zip", folder, progress=False)
+        except DownloadError as e: refused += 1; assert "a.zip" in str(e); continue
+        assert all(contents.get(str(p.relative_to(folder))) == p.read_bytes() for p in found)
+    assert refused > 75
 
 
 def test_no_archive(tmp_path):
