@@ -249,8 +249,9 @@ def _get(url, part):
     try:
         with _open(url, part.done, "" if tag.startswith("W/") else tag) as response:
             total = _begin(response, part, url)
+            most = total if part.size is None else part.size
             while data := response.read1(_CHUNK):
-                if total is not None and part.done + len(data) > total: part.restart(); raise _Again(f"{host} sends more than it announced")
+                if most is not None and part.done + len(data) > most: part.restart(); raise _Again(f"{host} sends more than {most:,} bytes")
                 _write(part, data)
     except urllib.error.HTTPError as e:
         with e: return _beyond(e, part) if e.code == 416 else _refused(e, url, part.path.with_suffix(""))

@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if asked.range and not mood.get("no_range") and asked.condition in (None, tag): start = int(asked.range[6:-1])
         if start >= total > 0: return self.refuse(dict(status=416, headers={"Content-Range": f"bytes */{total}"}))
         self.send_response(206 if start else 200)
-        if start: self.send_header("Content-Range", f"bytes {mood.get('start', start)}-{total - 1}/{total}")
+        if start: self.send_header("Content-Range", f"bytes {mood.get('start', start)}-{total - 1}/{mood.get('total', total)}")
         if tag: self.send_header("ETag", tag)
         for k, v in mood.get("headers", {}).items(): self.send_header(k, v)
         if not mood.get("no_length"): self.send_header("Content-Length", str(mood.get("length", total - start)))
@@ -179,6 +179,15 @@ def test_no_length_and_too_long(server, tmp_path):
     assert not (tmp_path / "a.bin").exists()
 
 
+def test_a_stream_without_end_does_not_fill_the_disk(server, tmp_path, monkeypatch):
+    written, write = [], dl._write
+    monkeypatch.setattr(dl, "_write", lambda part, data: (write(part, data), written.append(part.done)))
+    endless = dict(no_length=True, content=CONTENT * 9, total=len(CONTENT))
+    for moods in ([endless] * 20, [dict(until=100_000), *[endless] * 20]):
+        with pytest.raises(DownloadError, match="sends more than 300,000"): get(server, tmp_path, *moods)
+        assert max(written) <= len(CONTENT) and not (tmp_path / "a.bin").exists()
+
+
 def test_packed_content_is_refused(server, tmp_path):
     with pytest.raises(DownloadError, match="packed as gzip"): get(server, tmp_path, dict(headers={"Content-Encoding": "gzip"}))
 
@@ -247,6 +256,11 @@ def test_416_for_a_part_that_is_whole(server, tmp_path):
 def test_416_for_a_part_that_is_too_long(server, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(CONTENT + b"more")
     assert whole(get(server, tmp_path, size=None)) and sent(server) == [f"bytes={len(CONTENT) + 4}-", None]
+
+
+def test_416_for_a_file_that_shrank(server, tmp_path):
+    with pytest.raises(DownloadError, match="1,000 bytes, but 300,000"): get(server, tmp_path, dict(until=1000, tag=""), *[dict(content=CONTENT[:1000], tag="")] * 2, checksum=None)
+    assert sent(server) == [None, "bytes=1000-", None] and not (tmp_path / "a.bin").exists()
 
 
 def test_a_whole_part_needs_no_request(server, tmp_path):
@@ -681,6 +695,15 @@ def test_a_wrong_zip_brought_by_hand_is_not(toy, capsys):
     assert complete(toy) and "fetched again" in capsys.readouterr().err
 
 
+def test_a_new_edition_of_an_archive_replaces_what_came_out_of_the_old_one(toy):
+    bring(toy)
+    new = make(toy.root.parent / "z", ("Toy/meta.csv", "a new table\n")).read_bytes()
+    toy.server.files["/toy.meta.zip"] = new
+    next(f for f in toy.files if f["part"] == "meta").update(size=len(new), checksum="md5:" + hashlib.md5(new).hexdigest())
+    bring(toy)
+    assert (toy.root / "Toy/meta.csv").read_text() == "a new table\n" and set(table(toy).state) == {"whole"}
+
+
 def test_terms_are_accepted_once(toy, capsys, monkeypatch):
     with pytest.raises(DownloadError, match="not accepted yet.*example.org/terms.*--accept"): bring(toy, accept=False)
     assert "Share it." in capsys.readouterr().err and not toy.server.asked
@@ -796,7 +819,9 @@ def test_a_listed_file_that_is_another(microphones):
 
 def slow_download(toy):
     one = dl._unpack_one
-    def slowly(*a): time.sleep(0.1); one(*a)
+    def slowly(zf, m, *a):
+        with open(toy.root / "log", "a") as f: f.write(m.filename + "\n")
+        time.sleep(0.1); one(zf, m, *a)
     dl._unpack_one = slowly
     bring(toy)
 
@@ -817,6 +842,7 @@ def test_two_processes_want_the_same_set(toy):
     for p in both: p.start()
     for p in both: p.join()
     assert [p.exitcode for p in both] == [0, 0] and complete(toy) and len(toy.server.asked) == 4
+    assert len((toy.root / "log").read_text().splitlines()) == 6, "both unpacked"
 
 
 # ---- the registry, and the command ----
