@@ -88,12 +88,14 @@ def data_sets(
     rows = [(name, f.part, f.name, f.size, f.unpacked, f.checksum) for name in registry for f in _listed(name, registry)]
     return pd.DataFrame(rows, columns=["set", "part", "file", "bytes", "unpacked", "checksum"])
 
-# %% ../nbs/A1_download.ipynb #c04cb6a4
+# %% ../nbs/A1_download.ipynb #d9cb281b
 _CHUNK = 1 << 18
 
 def _hasher(checksum, size):
     "A running hash of the kind that a checksum names; a git blob's begins with its size in bytes."
     kind = checksum.split(":")[0]
+    if kind not in _HASHES: raise DownloadError(f"{kind!r} is no kind of checksum here: {', '.join(_HASHES)}")
+    if kind == "git" and size is None: raise DownloadError("git's checksum of a file needs its size")
     running = _HASHES[kind](usedforsecurity=False)
     if kind == "git": running.update(b"blob %d\0" % size)
     return running
@@ -103,7 +105,6 @@ def hash_file(
     kind: str = "md5",  # "md5", "sha256" or "git", the name that git gives to the content
 ) -> str:  # "kind:hexadecimal digest"
     "A file's checksum, read in pieces. OSError where it cannot be read."
-    if kind not in _HASHES: raise DownloadError(f"{kind!r} is no kind of checksum here: {', '.join(_HASHES)}")
     running = _hasher(kind, Path(path).stat().st_size)
     with open(path, "rb") as f:
         while data := f.read(_CHUNK): running.update(data)
@@ -190,7 +191,7 @@ class _Part:
         while data := self.file.read(_CHUNK): self.count(data); self.joined = True
         if size is not None and self.done > size: self.restart()
 
-    def forget(self): self.done, self.hash, self.origin = 0, _hasher(self.checksum or "md5", self.size or 0), {}
+    def forget(self): self.done, self.hash, self.origin = 0, _hasher(self.checksum or "md5", self.size), {}
 
     def count(self, data):
         self.hash.update(data); self.done += len(data); self.bar.update(len(data))
@@ -208,13 +209,17 @@ def _read_json(path):
 
 def _write(part, data):
     try: part.file.write(data); part.file.flush()
-    except OSError as e: raise DownloadError(str(_cannot_write(part.path, e))) from None
+    except OSError as e: raise DownloadError(_cannot_write(part.path, e).strerror) from None
     part.count(data)
+
+def _remember(part, told):
+    try: atomic_write(part.note, json.dumps(told).encode())
+    except OSError as e: raise DownloadError(e.strerror) from None
 
 def _finish(part, path):
     "Give a whole file its name."
     try: os.fsync(part.file.fileno()); part.file.close(); os.replace(part.path, path); part.note.unlink(missing_ok=True)
-    except OSError as e: raise DownloadError(str(_cannot_write(path, e))) from None
+    except OSError as e: raise DownloadError(_cannot_write(path, e).strerror) from None
 
 # %% ../nbs/A1_download.ipynb #0d50c89c
 def _extent(response):
@@ -238,7 +243,7 @@ def _begin(response, part, url):
     if start != part.done or start and changed:
         part.restart()
         if start != 0: raise _Again(f"{urlsplit(url).hostname} sends another piece, or of another file, than was begun")
-    if part.origin != told: part.origin = told; atomic_write(part.note, json.dumps(told).encode())
+    if part.origin != told: part.origin = told; _remember(part, told)
     return total
 
 def _get(url, part):
@@ -275,8 +280,8 @@ def _persist(url, part):
         except _Again as e:
             attempt, farthest = (0 if part.done > farthest else attempt + 1), max(farthest, part.done)
             if attempt >= _TRIES: raise DownloadError(f"{url}: {e}, {_TRIES} times in a row; {part.path} keeps {part.done:,} bytes, run the same again to go on") from None
-            part.bar.set_postfix_str(f"{e}; trying again"); time.sleep(_pause(attempt, e.after)); part.bar.set_postfix_str("")
-            part.joined = True
+            pause, part.joined = _pause(attempt, e.after), True
+            part.bar.set_postfix_str(f"{e}; again in {pause:.0f} s"); time.sleep(pause); part.bar.set_postfix_str("")
             continue
         if not part.checksum or part.hash.hexdigest() == part.checksum.split(":")[1]: return
         found, joined = part.hash.hexdigest(), part.joined and not spoilt
@@ -386,6 +391,8 @@ def _unpack_all(zf, archive, places, folder, bar):
         except _BROKEN as e: raise DownloadError(f"{archive} is broken at {m.filename} ({e}): delete it and fetch it again") from None
         except OSError as e: raise _cannot_write(path, e) from None
 
+def _missing(places, folder): return sum(m.file_size for p, m in places if not (folder / p).exists())
+
 def _stamp(archive): return archive.with_name(archive.name + ".unpacked")
 
 def unzip(
@@ -408,7 +415,7 @@ def unzip(
         if total > limit: raise DownloadError(f"{archive} would unpack to {_gb(total)}, and {_gb(limit)} is the most it may: nothing was unpacked")
         try: folder.mkdir(parents=True, exist_ok=True)
         except OSError as e: raise _cannot_write(folder, e) from None
-        _room(folder, sum(m.file_size for p, m in places if not (folder / p).exists()))
+        _room(folder, _missing(places, folder))
         with tqdm(total=total, desc=progress if isinstance(progress, str) else archive.name, unit="B", unit_scale=True, disable=not progress) as bar:
             _unpack_all(zf, archive, places, folder, bar)
     if hasattr(os, "sync"): os.sync()
@@ -515,8 +522,15 @@ def _unpacked(archive, root):
     for *_, place in members: folders.setdefault(os.path.dirname(place), set()).add(os.path.basename(place))
     return all((root / folder).is_dir() and names <= set(os.listdir(root / folder)) for folder, names in folders.items())
 
-# %% ../nbs/A1_download.ipynb #5cdb9c20
+# %% ../nbs/A1_download.ipynb #291dbdc5
 def _done_without(path, f, root): return f.top is not None and not path.exists() and _unpacked(path, root)
+
+def _to_unpack(path, f, root):
+    "Bytes that will still come out of an archive: exactly where it is there, estimated where it is not."
+    if f.top is None or _unpacked(path, root): return 0
+    try:
+        with zipfile.ZipFile(path) as zf: return _missing(_places(path, zf.infolist(), f.top), root)
+    except (OSError, DownloadError, *_BROKEN): return f.unpacked
 
 def _held(todo, root, delete_zips):
     "Bytes that the work still to do will hold on the disk after each step: fetch, unpack, delete."
@@ -526,7 +540,7 @@ def _held(todo, root, delete_zips):
         if _done_without(path, f, root): continue
         begun = next((p.stat().st_size for p in (path, path.with_name(path.name + ".part")) if p.exists()), 0)
         steps.append(held := held + max(0, size - begun))
-        if f.top is not None and not _unpacked(path, root): steps.append(held := held + f.unpacked)
+        steps.append(held := held + _to_unpack(path, f, root))
         if f.top is not None and delete_zips: steps.append(held := held - size)
     return steps
 

@@ -343,6 +343,18 @@ def test_git_and_sha256_checksums(server, tmp_path):
         path.unlink()
 
 
+def test_checksums_that_are_none(tmp_path):
+    with pytest.raises(DownloadError, match="md5, sha256, git"): fetch("https://example.org/x", tmp_path / "x", checksum="crc:0", progress=False)
+    with pytest.raises(DownloadError, match="needs its size"): fetch("https://example.org/x", tmp_path / "x", checksum="git:0", progress=False)
+
+
+def test_a_note_that_cannot_be_written_is_said_at_once(server, tmp_path, monkeypatch):
+    def full(path, data): raise dl._cannot_write(path, OSError(28, "No space left on device"))
+    monkeypatch.setattr(dl, "atomic_write", full)
+    with pytest.raises(DownloadError, match="cannot write .*the disk is full"): get(server, tmp_path)
+    assert len(server.asked) == 1
+
+
 def test_disk_too_small(server, tmp_path, monkeypatch):
     monkeypatch.setattr(dl.shutil, "disk_usage", lambda p: SimpleNamespace(free=299_999))
     with pytest.raises(DownloadError, match=r"needs 0\.3 MB and has 0\.3 MB free"): get(server, tmp_path)
@@ -731,6 +743,13 @@ def test_room_is_counted_before_anything_is_fetched(toy, monkeypatch):
     assert complete(toy)
     free(0)
     bring(toy)
+
+
+def test_room_after_an_interruption_is_what_is_missing(toy):
+    bring(toy)
+    (toy.root / "archives/toy.audio.1.zip.unpacked").unlink()
+    (toy.root / "Toy/audio/3.wav").unlink()
+    assert max(dl._held(dl._listed("toy", toy.registry), toy.root, False)) == len(WAVES["3.wav"])
 
 
 def test_ledger_that_cannot_be_read(toy):
