@@ -113,6 +113,18 @@ def _pack(a):
     from contrastasc.scenes import load_scenes
     print(load_scenes(a.data, root=a.root))
 
+# %% ../nbs/A4_cli.ipynb #d0a11e57
+def _download(a):
+    from contrastasc.download import download, load_registry, verify
+    registry = load_registry(a.registry)
+    if not a.verify:
+        root = download(a.name, a.root, a.parts, accept=a.accept, delete_zips=a.delete_zips, mirror=a.mirror, registry=registry)
+        print(f"{a.name} is in {root}")
+        return 0
+    found = verify(a.name, a.root, a.parts, registry=registry)
+    print(found.to_string(index=False))
+    return int(found.state.isin(["missing", "corrupt"]).any())
+
 # %% ../nbs/A4_cli.ipynb #312fc9c1
 def _finetune(a):
     from contrastasc.beats import load_beats
@@ -173,6 +185,19 @@ def _whole_course(sub):
     c = _command(sub, "lab", _lab, "open the course in JupyterLab, on this machine only", data=False)
     c.add_argument("--port", type=int)
 
+# %% ../nbs/A4_cli.ipynb #5e75a001
+def _sets(sub):
+    "download: the real data sets."
+    c = _command(sub, "download", _download, "fetch a real data set or the official BEATs, or check what is there", data=False)
+    c.add_argument("name", help="tau22, tut17, icme24, beats or micirp")
+    c.add_argument("--root", help="where sets lie; default: datasets in $CONTRASTASC_HOME")
+    c.add_argument("--parts", nargs="+", help="only these, such as meta audio.1; an unknown one lists all")
+    c.add_argument("--verify", action="store_true", help="read everything that is there again, offline; exit status 1 if not all is whole")
+    c.add_argument("--delete-zips", action="store_true", help="delete each archive once it is unpacked")
+    c.add_argument("--accept", action="store_true", help="accept the terms without being asked")
+    c.add_argument("--mirror", help="https address that takes the place of every scheme and host")
+    c.add_argument("--registry", help="a registry of your own, as JSON; default: what ships")
+
 # %% ../nbs/A4_cli.ipynb #726e03f3
 def _steps(sub):
     "pack, pretrain, finetune, distill and evaluate: one step on one data set."
@@ -202,6 +227,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--version", action="version", version=contrastasc.__version__)
     sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _whole_course(sub)
+    _sets(sub)
     _steps(sub)
     return p
 
