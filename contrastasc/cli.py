@@ -110,8 +110,9 @@ def _lab(a):
     return subprocess.run(lab + port).returncode
 
 def _pack(a):
-    from contrastasc.scenes import load_scenes
+    from contrastasc.scenes import check_pack, load_scenes
     print(load_scenes(a.data, root=a.root))
+    if a.check: print(f"{check_pack(a.data, a.root, a.check)} clips, drawn at random, sound as their sources do")
 
 # %% ../nbs/A4_cli.ipynb #d0a11e57
 def _download(a):
@@ -125,13 +126,29 @@ def _download(a):
     print(found.to_string(index=False))
     return int(found.state.isin(["missing", "corrupt"]).any())
 
+# %% ../nbs/A4_cli.ipynb #9ba88098
+def _bench(a):
+    "What `paper` measures on."
+    from contrastasc.datasets import TAU22_FOLDER
+    from contrastasc.paper import recordings, worlds
+    from contrastasc.study import real
+    if a.data == "synth": return worlds(a.scale)
+    if (Path(a.data) / TAU22_FOLDER).is_dir(): return real(a.data, a.tut17, a.icme24, a.beats, a.responses, a.precision)
+    return recordings(a.data)
+
+def _paper(a):
+    from contrastasc.study import study
+    sizes = {} if a.sizes is None else dict(sizes=a.sizes)
+    table = study(_bench(a), a.scale, a.seeds, a.variant, out=a.out, **sizes)
+    if int(os.environ.get("RANK", 0)) == 0: print(table.attrs["files"])
+
 # %% ../nbs/A4_cli.ipynb #312fc9c1
 def _finetune(a):
-    from contrastasc.beats import load_beats
     from contrastasc.finetune import FinetuneConfig, finetune
+    from contrastasc.paper import Start
     from contrastasc.scenes import load_scenes
     scenes = load_scenes(a.data, root=a.root, split=a.split)
-    finetune(scenes, load_beats(a.beats) if a.beats else None, FinetuneConfig.at(a.scale, loss=a.loss, seed=a.seed), a.out)
+    finetune(scenes, Start(a.beats).encoder() if a.beats else None, FinetuneConfig.at(a.scale, loss=a.loss, seed=a.seed), a.out)
     print(f"teacher saved in {Path(a.out) / 'teacher'}")
 
 def _distill(a):
@@ -173,8 +190,21 @@ def _command(sub, name, run, about, data=True, training=False):
     return c
 
 # %% ../nbs/A4_cli.ipynb #98a030d8
+def _paper_words(c):
+    c.add_argument("--data", default="synth", help="folder of the unpacked real data sets, or of recordings; default: the generated worlds")
+    c.add_argument("--scale", **_SCALE)
+    c.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds; default: 0 1 2")
+    c.add_argument("--variant", help="the student of the tables; default: by scale")
+    c.add_argument("--sizes", nargs="*", help="students of figure 2; default: all five")
+    c.add_argument("--tut17", default="tut17", help="how TUT17 is divided: tut17, or tut17-fold1 to tut17-fold4")
+    c.add_argument("--icme24", default="icme24", help="how ICME24 is divided: icme24 (by session), icme24-recording or icme24-random")
+    c.add_argument("--beats", help="official checkpoint for the teachers; default: the one in the data's folder, if it is there")
+    c.add_argument("--responses", help="folder of impulse responses; default: micirp in the data's folder, or made ones")
+    c.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    c.add_argument("--out", help="folder for tables and figure; default: home()/results")
+
 def _whole_course(sub):
-    "doctor, course and lab: the parts that need no data named."
+    "doctor, course, paper and lab: the parts that need no data named."
     _command(sub, "doctor", lambda a: 0 if doctor() else 1, "say what is fine or wrong with this installation", data=False)
     c = _command(sub, "course", _course, "train both stages and print the table of results", data=False)
     c.add_argument("--data", help="a folder of recordings; default: the generated worlds")
@@ -182,6 +212,7 @@ def _whole_course(sub):
     c.add_argument("--variant", help="the student; default: by scale")
     c.add_argument("--seed", type=int, default=0)
     c.add_argument("--out", help="folder for the table; default: home()/results")
+    _paper_words(_command(sub, "paper", _paper, "every row of the paper's tables, the published number beside yours", data=False))
     c = _command(sub, "lab", _lab, "open the course in JupyterLab, on this machine only", data=False)
     c.add_argument("--port", type=int)
 
@@ -201,7 +232,8 @@ def _sets(sub):
 # %% ../nbs/A4_cli.ipynb #726e03f3
 def _steps(sub):
     "pack, pretrain, finetune, distill and evaluate: one step on one data set."
-    _command(sub, "pack", _pack, "read a scene set once and keep it as one memory-mapped file")
+    c = _command(sub, "pack", _pack, "read a scene set once and keep it as one memory-mapped file")
+    c.add_argument("--check", type=int, default=200, help="clips to compare with their sources afterwards; default: 200")
     c = _command(sub, "pretrain", _pretrain, "make the weights that ship, from sounds", data=False, training=True)
     c.add_argument("--sounds", required=True, help="folder of sounds by family")
     c.add_argument("--fetch", action="store_true", help="get the sounds first: Debian packages, with apt")

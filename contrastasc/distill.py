@@ -178,7 +178,7 @@ def distill(
     run: str | Path | None = None,  # folder; called again with it, a stopped run goes on and a finished one is read
     outputs: TeacherOutputs | None = None,  # the teacher's answers, if they are at hand
     progress: bool = True,
-) -> Student:  # in evaluation mode
+) -> Student:  # on the CPU, in evaluation mode
     "Stage 2: train a student on labelled clips with equation (4)."
     config = config or DistillConfig.at()
     run = Path(run) if run is not None else None
@@ -193,6 +193,6 @@ def distill(
         student = Student(frontend, CPMobile(config.variant, len(scenes.classes), norm=config.norm))
         objective = StudentObjective(student.to(memory_format=torch.channels_last), config, outputs, _of_device_a(scenes), teacher)
     fit(objective, scenes, config.train, None if run is None else run / "training", progress and f"student {config.variant}")
-    student.to(memory_format=torch.contiguous_format).classes = list(scenes.classes)
+    student.cpu().to(memory_format=torch.contiguous_format).classes = list(scenes.classes)
     if run is not None: save_student(student, run / "student")
     return student.eval()

@@ -234,7 +234,7 @@ def finetune(
     config: FinetuneConfig | None = None,  # None: `FinetuneConfig.at()` of the scale in force
     run: str | Path | None = None,  # folder; called again with it, a stopped run goes on and a finished one is read
     progress: bool = True,
-) -> Teacher:  # in evaluation mode
+) -> Teacher:  # on the CPU, in evaluation mode
     "Stage 1: fine-tune a teacher on labelled clips, in place of the encoder given."
     config = config or FinetuneConfig.at()
     run = Path(run) if run is not None else None
@@ -244,4 +244,4 @@ def finetune(
     folder, bar = _folder(run, "2-end-to-end"), progress and "phase 2, everything"
     fit(EndToEndObjective(teacher, config), scenes, config.end_to_end, folder, bar)
     if run is not None and teacher.encoder.__class__ is BEATs: teacher.save(run / "teacher")
-    return teacher.eval()
+    return teacher.cpu().eval()

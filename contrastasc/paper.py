@@ -12,7 +12,7 @@ __all__ = ['TEACHERS', 'STUDENTS', 'VARIANT', 'COURSE', 'REPEATS', 'NEW_DEVICES'
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -28,7 +28,7 @@ from .finetune import FinetuneConfig, HeadObjective, Teacher, finetune
 from .frontend import LogMel
 from .scenes import SceneSet, load_scenes, seen_classes
 from .synth import home, resolve_scale
-from .train import TensorData, atomic_write, code_version, extract_embeddings, fit, run_folder
+from .train import TensorData, TrainConfig, atomic_write, code_version, extract_embeddings, fit, run_folder
 
 # %% ../nbs/15_paper.ipynb #0d5e1b54
 class MeanLogMel(nn.Module):
@@ -71,6 +71,12 @@ class Start:
     "What a training begins with that is not made here."
     beats: str | None = None  # a checkpoint, from which every teacher starts; None: a new `nano`
     responses: str | None = None  # folder of measured impulse responses; None: the made ones
+    precision: str = "float32"  # of every training; "bfloat16" on GPUs that have it
+
+    def on(self, config):
+        "A configuration with this precision in each of its trainings."
+        trainings = {f.name: t for f in fields(config) if isinstance(t := getattr(config, f.name), TrainConfig)}
+        return replace(config, **{name: replace(t, precision=self.precision) for name, t in trainings.items()})
 
     def encoder(self) -> BEATs:
         "The encoder to fine-tune, without the dropouts and the layer-wise decay of its pre-training."
@@ -96,7 +102,7 @@ def _frozen(scenes, config, run, progress, start):
 # %% ../nbs/15_paper.ipynb #534b4731
 def _teacher_run(row, scenes, scale, seed, start):
     "Settings of a teacher and its run folder, the one that chapters 08 and 11 use for the two that they train."
-    config = FinetuneConfig.at(scale, seed=seed, **TEACHERS[row] or {})
+    config = start.on(FinetuneConfig.at(scale, seed=seed, **TEACHERS[row] or {}))
     name = f"teacher-{config.loss}" if row in ("teacher CE", "teacher contrastive") else row.replace(" ", "-")
     return config, run_folder(name, config, scenes.fingerprint, *start.key)
 
@@ -118,7 +124,7 @@ def train_teacher(
 def _student_run(row, scenes, scale, seed, variant, start):
     "Settings of a student and its run folder, which depends on its teacher's settings."
     teacher, change = STUDENTS[row]
-    config = DistillConfig.at(scale, variant=variant or VARIANT[resolve_scale(scale)], seed=seed, responses=start.responses, **change)
+    config = start.on(DistillConfig.at(scale, variant=variant or VARIANT[resolve_scale(scale)], seed=seed, responses=start.responses, **change))
     behind = teacher and _teacher_run(teacher, scenes, scale, seed, start)[0]
     return config, run_folder("student-" + row.replace(" ", ""), config, scenes.fingerprint, behind, *(start.key if teacher else ()))
 

@@ -42,10 +42,11 @@ def real(
     icme24: str = "icme24",  # or "icme24-recording", "icme24-random"
     beats: str | Path | None = None,  # checkpoint to start from; None: `CHECKPOINT` in root, else a new `nano`
     responses: str | Path | None = None,  # folder of measured impulse responses; None: `micirp` in root, else the made ones
+    precision: str = "float32",  # of every training; "bfloat16" on GPUs that have it
 ) -> Bench:
     "The real data: trained on TAU22's official fold, K-shot on TUT17 and ICME24. SceneError for what is missing."
     folder = sets_home(root)
-    start = Start(str(beats) if beats else _beside(folder / CHECKPOINT), str(responses) if responses else _beside(folder / "micirp"))
+    start = Start(str(beats) if beats else _beside(folder / CHECKPOINT), str(responses) if responses else _beside(folder / "micirp"), precision)
     sets = [load_scenes(name, root) for name in ("tau22", tut17, icme24)]
     targets = {name.split("-")[0]: (s, s.frame) for name, s in zip((tut17, icme24), sets[1:])}
     protocol = dict(min_groups=2, standardise=False, average="micro", max_per_group=None)
@@ -90,7 +91,7 @@ def study(
     sizes: Iterable[str] = tuple(VARIANTS),  # of the students in Figure 2
     out: str | Path | None = None,  # folder; None: home() / "results"
     progress: bool = True,
-) -> pd.DataFrame:  # one line a measurement
+) -> pd.DataFrame:  # one line a measurement; `attrs["files"]` says where tables and figure are
     "Measure Tables 1 to 3 and Figure 2; after every line CSV, Markdown and figure are written. Stopped and called again, it goes on."
     word = resolve_scale(scale)
     variant, lines = variant or VARIANT[word], []
@@ -99,8 +100,9 @@ def study(
         for row, seed, size in bar:
             bar.set_postfix_str(f"{row}, seed {seed}" + (f", {size}" if size else ""))
             lines.append(measure(row, bench, word, seed, size, progress and "detail"))
-            _write(pd.DataFrame(lines), bench, variant, stem)
-    return pd.DataFrame(lines)
+            _write(frame := pd.DataFrame(lines), bench, variant, stem)
+    frame.attrs["files"] = f"{stem}.md, .csv and .svg"
+    return frame
 
 
 def _write(frame, bench, variant, stem):

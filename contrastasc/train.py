@@ -148,8 +148,8 @@ def _train_epoch(model, data, optimizer, accelerator, config, epoch, total, warm
         losses, value = _step(model, batch, optimizer, accelerator, config, f"epoch {epoch + 1}, step {i + 1}")
         for k, v in losses.items(): sums[k] = sums.get(k, 0.0) + v.detach()
         bar.update(); bar.set_postfix(epoch=f"{epoch + 1}/{config.epochs}", loss=f"{value:.3f}", refresh=False)
-    return dict(epoch=epoch + 1, lr=lr, seconds=time.perf_counter() - began) | {k: float(v) / len(batches)
-        for k, v in sums.items()}
+    return dict(epoch=epoch + 1, lr=lr, seconds=time.perf_counter() - began) | {
+        k: float(accelerator.reduce(v, "mean")) / len(batches) for k, v in sums.items()}
 
 # %% ../nbs/07_train.ipynb #04c51527
 def _describe(objective, data, config):
@@ -375,12 +375,21 @@ def _evaluating(encoder):
         for m, mode in modes: m.training = mode
 
 # %% ../nbs/07_train.ipynb #d918222c
+@contextmanager
+def _placed(encoder):
+    "The device to embed on: an encoder on the CPU goes to this process's GPU, where there is one, and comes back."
+    weight = next(encoder.parameters(), None) if isinstance(encoder, nn.Module) else None
+    if weight is None or weight.device.type != "cpu" or not torch.cuda.is_available():
+        yield torch.device("cpu") if weight is None else weight.device
+        return
+    gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    try: encoder.to(gpu); yield gpu
+    finally: encoder.to("cpu")
+
 def _extract(encoder, scenes, batch_size, progress, whole_clip, part=None):
-    device = next((p.device for p in encoder.parameters()),
-                  torch.device("cpu")) if isinstance(encoder, nn.Module) else torch.device("cpu")
     out = [] if (before := _read_part(part)) is None else [before]
     done = sum(map(len, out))
-    with _evaluating(encoder), tqdm(total=len(scenes), initial=done, disable=not progress,
+    with _placed(encoder) as device, _evaluating(encoder), tqdm(total=len(scenes), initial=done, disable=not progress,
                                     desc=f"embedding with {getattr(encoder, 'name', 'encoder')}", unit="clip") as bar:
         for first, wave, counts in _clip_batches(scenes, done, batch_size, whole_clip):
             owners = np.repeat(scenes.frame["path"].iloc[first:first + len(counts)].to_numpy(), counts)
