@@ -114,8 +114,7 @@ class TensorData:
         return digest.hexdigest()[:16]
 
 # %% ../nbs/07_train.ipynb #3a2088c2
-def _epoch_seed(seed, epoch, rank=0):
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{rank}".encode()).digest()[:7], "big")
+def _epoch_seed(seed, epoch, rank=0): return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{rank}".encode()).digest()[:7], "big")
 
 def _batches(n, config, epoch, world):
     order = torch.randperm(n, generator=torch.Generator().manual_seed(_epoch_seed(config.seed, epoch)))
