@@ -27,6 +27,7 @@ class TeacherOutputs:
     embeddings: Tensor  # [N, D]
     logits: Tensor  # [N, C]
     projections: Tensor | None  # [N, d], None where the teacher has no projection head
+    clips: str | None = None  # fingerprint of the SceneSet they answer
 
 # %% ../nbs/11_distill.ipynb #49abd2ee
 def teacher_outputs(
@@ -41,7 +42,7 @@ def teacher_outputs(
     with torch.inference_mode():
         logits = teacher.head(e.to(device)).cpu()
         proj = None if teacher.projection is None else teacher.projection(e.to(device)).cpu()
-    return TeacherOutputs(e, logits.clone(), None if proj is None else proj.clone())
+    return TeacherOutputs(e, logits.clone(), None if proj is None else proj.clone(), getattr(scenes, "fingerprint", None))
 
 # %% ../nbs/11_distill.ipynb #e328f930
 LEARNING_RATES = {"cpm6k": 0.04, "cpm12k": 0.04, "cpm30k": 0.03, "cpm54k": 0.02, "cpm126k": 0.01}
@@ -164,6 +165,8 @@ def _check_outputs(outputs, scenes):
     if clips != len(scenes): raise ValueError(f"the teacher answered {clips} clips, the scenes have {len(scenes)}")
     if classes != len(scenes.classes):
         raise ValueError(f"the teacher knows {classes} classes, the scenes have {len(scenes.classes)}")
+    if outputs.clips not in (None, getattr(scenes, "fingerprint", None)):
+        raise ValueError("the teacher's outputs answer other clips, or the same in another order: compute them again with teacher_outputs")
 
 def _of_device_a(scenes):
     "Which clips [N] impulse responses may change: those of device a; None, for all, where there is none."

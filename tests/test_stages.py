@@ -154,15 +154,16 @@ def test_impulse_responses_only_change_device_a(scenes):
     (lambda s: dict(teacher=None), "needs a teacher"),
     (lambda s: dict(outputs=outputs(len(s) - 1, len(s.classes))), "answered"),
     (lambda s: dict(outputs=outputs(len(s), 3)), "knows 3 classes"),
+    (lambda s: dict(outputs=outputs(len(s), len(s.classes), s.subset(range(len(s))[::-1]).fingerprint)), "answer other clips"),
 ])
 def test_wrong_use_of_distill(scenes, wrong, words):
     from contrastasc.distill import DistillConfig, distill
     with pytest.raises(ValueError, match=words): distill(scenes, config=DistillConfig.at("tiny", variant="cpm6k"), progress=False, **wrong(scenes))
 
 
-def outputs(n, classes):
+def outputs(n, classes, clips=None):
     from contrastasc.distill import TeacherOutputs
-    return TeacherOutputs(torch.randn(n, 8), torch.randn(n, classes), torch.randn(n, 128))
+    return TeacherOutputs(torch.randn(n, 8), torch.randn(n, classes), torch.randn(n, 128), clips)
 
 
 def test_student_of_another_architecture(scenes, tmp_path):
