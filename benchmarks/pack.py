@@ -4,15 +4,17 @@
 
 Writes at least so many one-second clips of generated sound, 44.1 kHz and 24 bit, then measures: `read_tau22` and `locate`;
 `load_scenes` into an empty cache against `read_audio` on files of the same tree, one by one in one thread (the ratio of their clips
-a second, interleaved: half of the single reads before, half after); a packing that is killed (SIGKILL) when half of the clips have
-been read, and taken up again, with every read counted; `check_pack`; the tables alone at full size. From fewer than 100 chunks of
-about 64 s packing uses threads, so that 10,000 clips are the least that show the processes. Everything lies in the page cache of the
-system: a cold disk is not measured. Needs 0.2 MB a clip in DIR (default: the system's temporary folder), which is freed at the end.
+a second, half of the single reads before and half after; beside it the processor time of both, which a busy machine changes less);
+a packing that is killed (SIGKILL) when half of the clips have been read, and taken up again, with every read counted; `check_pack`;
+the tables alone at full size. From fewer than 100 chunks of about 64 s packing uses threads, so that 10,000 clips are the least that
+show the processes. Everything lies in the page cache of the system: a cold disk is not measured. Needs 0.2 MB a clip in DIR
+(default: the system's temporary folder), which is freed at the end.
 Exit status 1 where the two packs differ.
 """
 import argparse
 import filecmp
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -35,6 +37,7 @@ from contrastasc.scenes import READERS, SceneSet, check_pack, load_scenes
 from contrastasc.synth import world_frame
 
 PAPER = sum(PUBLISHED["tau22"].values())
+LIMIT = 10.0  # seconds to wait for orphans
 PACKED = 2 * 16000 + 4  # bytes a clip
 
 
@@ -47,6 +50,11 @@ def timed(f, *args, **kwargs):
     "What f gives, and its seconds."
     began = time.perf_counter()
     return f(*args, **kwargs), time.perf_counter() - began
+
+
+def worked():
+    "Processor seconds of this process and of those that it has waited for."
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 
 def at(home): return patch.dict(os.environ, CONTRASTASC_HOME=str(home))
@@ -66,12 +74,12 @@ def bytes_of(folder): return sum(f.stat().st_size for f in Path(folder).rglob("*
 
 
 def one_by_one(root, paths):
-    "Clips a second of one thread."
-    before = torch.get_num_threads()
+    "Clips a second of one thread, and processor milliseconds a clip."
+    before, work = torch.get_num_threads(), worked()
     torch.set_num_threads(1)
     _, seconds = timed(lambda: [read_audio(root / p) for p in paths])
     torch.set_num_threads(before)
-    return len(paths) / seconds
+    return len(paths) / seconds, 1000 * (worked() - work) / len(paths)
 
 
 def counted(rows, read, log):
@@ -87,8 +95,8 @@ def pack_counted(root, log):
     SceneSet.from_opener(frame, replace(opener, read=partial(counted, read=opener.read, log=log)), "tau22")
 
 
-def outlived(group, limit=20.0):
-    "Seconds that a killed process's workers went on, which are killed at the limit."
+def outlived(group, limit=LIMIT):
+    "Seconds that workers of a killed process stayed on; at the limit they are killed."
     began = time.perf_counter()
     while (lived := time.perf_counter() - began) < limit:
         try: os.killpg(group, 0)
@@ -99,7 +107,7 @@ def outlived(group, limit=20.0):
 
 
 def killed_and_resumed(root, home, clips):
-    "Seconds of the second attempt, clips read by the first, reads in all."
+    "Seconds that workers outlived the first attempt, seconds of the second, clips read by the first, reads in all."
     log = home / "reads"
     log.parent.mkdir(); log.touch()
     command = [sys.executable, __file__, "--root", str(root), "--log", str(log)]
@@ -107,10 +115,10 @@ def killed_and_resumed(root, home, clips):
         process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
         while process.poll() is None and log.stat().st_size < clips / 2: time.sleep(0.002)
         process.kill(); process.wait()
-        told("workers outlived the killed process by", outlived(process.pid), "s")
+        stayed = outlived(process.pid)
         first = log.stat().st_size
         _, seconds = timed(subprocess.run, command, check=True, stderr=subprocess.DEVNULL)
-    return seconds, first, log.stat().st_size
+    return stayed, seconds, first, log.stat().st_size
 
 
 def same(a, b):
@@ -139,18 +147,24 @@ def measure(root, work, args):
     parts = np.array_split(sample, 6)
     single = [one_by_one(root, p) for p in parts[:3]]
     with at(work / "unbroken"):
+        spent = worked()
         out["pack_s"] = timed(load_scenes, "tau22", root)[1]
+        out["pack_cpu_ms"] = 1000 * (worked() - spent) / n
         single += [one_by_one(root, p) for p in parts[3:]]
         out["open_s"] = timed(load_scenes, "tau22", root)[1]
         checked, out["check_s"] = timed(check_pack, "tau22", root, clips=min(n, args.checked))
-    out |= dict(clips=n, pack_rate=n / out["pack_s"], single_rate=median(single), ratio=n / out["pack_s"] / median(single))
+    rates, costs = zip(*single)
+    out |= dict(clips=n, pack_rate=n / out["pack_s"], single_rate=median(rates), single_cpu_ms=median(costs))
+    out["ratio"] = out["pack_rate"] / out["single_rate"]
     told("packed (tables included)", out["pack_s"], "s"); told("packing", out["pack_rate"], "clips/s")
-    told(f"one thread, one by one (median of {min(map(int, single))} to {max(map(int, single))})", out["single_rate"], "clips/s")
-    told("packing against one by one", out["ratio"], "times"); told("opened again (tables and eight probes)", out["open_s"], "s")
+    told(f"one thread, one by one (median of {min(rates):.0f} to {max(rates):.0f})", out["single_rate"], "clips/s")
+    told("packing against one by one", out["ratio"], "times")
+    told("processor time of packing", out["pack_cpu_ms"], "ms/clip"); told("processor time one by one", out["single_cpu_ms"], "ms/clip")
+    told("opened again (tables and eight probes)", out["open_s"], "s")
     told(f"{checked} clips checked against their files", out["check_s"], "s")
-    out["resumed_s"], out["read_first"], reads = killed_and_resumed(root, work / "broken", n)
+    out["stayed_s"], out["resumed_s"], out["read_first"], reads = killed_and_resumed(root, work / "broken", n)
     out["twice"], out["same"] = reads - n, same(work / "unbroken", work / "broken")
-    told("killed when it had read (orphaned workers included)", out["read_first"], "clips"); told("taken up again and finished in", out["resumed_s"], "s")
+    told("killed when it had read", out["read_first"], "clips"); told(f"its workers stayed on (limit {LIMIT:g})", out["stayed_s"], "s"); told("taken up again and finished in", out["resumed_s"], "s")
     told("read twice", out["twice"], f"clips, {100 * out['twice'] / n:.1f} % of all")
     print(f"the finished pack {'equals' if out['same'] else 'DIFFERS FROM'} the unbroken one byte for byte")
     out["rows"], out["full_s"] = full_tables(work / "tables", args.rows)
