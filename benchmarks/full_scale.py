@@ -247,7 +247,8 @@ def measure(args, device):
     began, share = time.perf_counter(), args.clips / ALL
     scenes = noise_scenes(max(20, round(TRAIN * share)), round(TEST * share))
     train, bench, found = scenes.subset(split="train"), Bench(args, device), {}
-    say(f"{len(scenes):,} clips packed in {time.perf_counter() - began:.1f} s, {len(train):,} to train on; {device}, {os.environ.get('WORLD_SIZE', 1)} process(es), {args.precision}")
+    say(f"{len(scenes):,} clips packed in {time.perf_counter() - began:.1f} s, {len(train):,} to train on; "
+        f"{device}, {os.environ.get('WORLD_SIZE', 1)} process(es), {args.precision}")
     rates, teacher = {}, stage1(bench, train, args.teacher) if args.stage in ("1", "both") else None
     if args.stage in ("2", "both"): rates = {v: stage2(bench, train, v) for v in (VARIANTS if args.all_sizes else (args.variant,))}
     if RANK: return {}
