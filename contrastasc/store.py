@@ -44,10 +44,17 @@ def _checked_sound(wave, i) -> np.ndarray:
     except (TypeError, ValueError) as e: raise StoreError(f"clip {i} is no waveform: {e}") from None
     if wave.dtype in (np.int16, np.int32): wave = wave / -float(np.iinfo(wave.dtype).min)
     elif wave.dtype.kind != "f": raise StoreError(f"clip {i} holds {wave.dtype}: give floats of -1 to 1, int16 or int32")
+    wave = wave.astype(np.float32)
     if wave.ndim != 1: raise StoreError(f"clip {i} must be one waveform [T], not of shape {wave.shape}")
     if len(wave) < 16000: raise StoreError(f"clip {i} has {len(wave) / 16000:.2f} s of sound; a second (at 16 kHz) is the least")
     if not np.isfinite(wave).all(): raise StoreError(f"clip {i} holds NaN or infinite samples")
-    return wave.astype(np.float32)
+    return wave
+
+def _one_each(what, given, n) -> list:
+    "A list of n: one for each clip, or the same for all."
+    if not isinstance(given, (list, tuple, np.ndarray, pd.Series)): return [given] * n
+    if len(given) != n: raise StoreError(f"{n} clips but {len(given)} {what}: give one each")
+    return list(given)
 
 # %% ../nbs/18_store.ipynb #5d1a0c01
 RESERVED = ("unknown", "not sure", "lost")  # what is said where no scene is recognised: no scene can be called so
@@ -66,23 +73,6 @@ def _checked_text(text, what, longest=80, reserved=()) -> str:
 def _checked_name(name) -> str: return _checked_text(name, "scene", reserved=RESERVED)
 def _checked_place(place) -> str | None: return None if place is None or place == "" else _checked_text(place, "place")
 def _checked_source(source) -> str: return _checked_text(source, "source", longest=300)  # a file may have a long name
-
-# %% ../nbs/18_store.ipynb #5d1a0c02
-def _plain(value):
-    "NumPy's numbers as Python's, for JSON."
-    if isinstance(value, (np.generic, np.ndarray)): return value.tolist()
-    raise TypeError(f"{value!r} is neither text nor number")
-
-def _checked_settings(settings) -> str:
-    if not isinstance(settings, dict | None): raise StoreError(f"settings are a dict, not {settings!r}")
-    try: return json.dumps(settings or {}, default=_plain, allow_nan=False)
-    except (TypeError, ValueError) as e: raise StoreError(f"these settings cannot be kept: {e}") from None
-
-def _one_each(what, given, n) -> list:
-    "A list of n: one for each clip, or the same for all."
-    if not isinstance(given, (list, tuple, np.ndarray, pd.Series)): return [given] * n
-    if len(given) != n: raise StoreError(f"{n} clips but {len(given)} {what}: give one each")
-    return list(given)
 
 # %% ../nbs/18_store.ipynb #f00c791b
 _ID, _SCHEMA = 0x41534353, 2  # tells this kind of file from other SQLite files; the edition of the tables
@@ -103,6 +93,19 @@ def _path(path) -> Path:
     try: return Path(os.path.realpath(Path(path).expanduser()))
     except (TypeError, ValueError, RuntimeError) as e: raise StoreError(f"{path!r} is no path: {e}") from None
 
+def _check_kind(db, path):
+    kind, edition = (db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("application_id", "user_version"))
+    if kind != _ID: raise StoreError(f"{path} is a database of another program: choose another name")
+    if edition > _SCHEMA: raise StoreError(f"{path} was written by a newer version (edition {edition}, known is {_SCHEMA}): update contrastasc")
+    return edition
+
+def _check_place(path: Path):
+    "There is a file, or nothing at all: no device, no folder, no log of a store that was taken away."
+    left = Path(f"{path}-wal").exists()  # looked at first: whoever begins this very store makes its log last
+    if path.exists() and not path.is_file(): raise StoreError(f"{path} is no file but a folder or a device: choose another name")
+    if left and not (path.exists() and path.stat().st_size): raise StoreError(f"{path} is gone, but its log {path.name}-wal is left and may hold clips: bring it back, or choose another name")
+
+# %% ../nbs/18_store.ipynb #5d1a0c05
 def _begin(path: Path):
     "A new store, made beside its place and put there whole: of several that begin at once, one does, and none sees half a store."
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
@@ -113,19 +116,13 @@ def _begin(path: Path):
     except FileExistsError: pass
     finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/18_store.ipynb #5d1a0c05
-def _check_kind(db, path):
-    kind, edition = (db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("application_id", "user_version"))
-    if kind != _ID: raise StoreError(f"{path} is a database of another program: choose another name")
-    if edition > _SCHEMA: raise StoreError(f"{path} was written by a newer version (edition {edition}, known is {_SCHEMA}): update contrastasc")
-    return edition
-
-def _check_place(path: Path):
-    "There is a file, or nothing at all: no device, no folder, no log of a store that was taken away."
-    log = Path(f"{path}-wal")
-    left = log.exists() and log.stat().st_size  # looked at first: whoever begins this very store makes its log last
-    if path.exists() and not path.is_file(): raise StoreError(f"{path} is no file but a folder or a device: choose another name")
-    if left and not path.exists(): raise StoreError(f"{path} is gone, but {log.name} is left of it and may hold clips: bring it back, or choose another name")
+def _update(db):
+    "Give a store of edition 1 what is new. Of several that try at once, one does."
+    db.execute("BEGIN IMMEDIATE")
+    if db.execute("PRAGMA user_version").fetchone()[0] < _SCHEMA:
+        for column in _NEWER: db.execute(f"ALTER TABLE change ADD COLUMN {column}")
+        db.execute(f"PRAGMA user_version = {_SCHEMA}")
+    db.execute("COMMIT")
 
 # %% ../nbs/18_store.ipynb #b9bc1560
 def _opened(path: Path) -> sqlite3.Connection:
@@ -141,14 +138,6 @@ def _opened(path: Path) -> sqlite3.Connection:
         if edition < _SCHEMA: _update(db)
     except BaseException: db.close(); raise
     return db
-
-def _update(db):
-    "Give a store of edition 1 what is new. Of several that try at once, one does."
-    db.execute("BEGIN IMMEDIATE")
-    if db.execute("PRAGMA user_version").fetchone()[0] < _SCHEMA:
-        for column in _NEWER: db.execute(f"ALTER TABLE change ADD COLUMN {column}")
-        db.execute(f"PRAGMA user_version = {_SCHEMA}")
-    db.execute("COMMIT")
 
 # %% ../nbs/18_store.ipynb #627e4e90
 _HELP = {"not a database": "is not a store: choose another name", "readonly": "may not be written to: check the permissions", "denied": "may not be read or written: check the permissions",
@@ -202,10 +191,12 @@ class _File:
 
 # %% ../nbs/18_store.ipynb #78ba3347
 _PROGRAM = uuid.uuid4().hex[:12]
+def _sayable(name) -> str: return "".join(c if c.isprintable() else "?" for c in name)
+def _clips(ids) -> str: return f"{len(ids)} clip{'s' * (len(ids) != 1)}"
 def _now() -> datetime: return datetime.now(timezone.utc)
 def _maker() -> str:
     "This program, and its notebook where Jupyter tells it."
-    return f"{_PROGRAM}-{os.getpid()} {Path(os.environ.get('JPY_SESSION_NAME', '')).name.encode(errors='replace').decode()}"
+    return f"{_PROGRAM}-{os.getpid()} {_sayable(os.path.basename(os.environ.get('JPY_SESSION_NAME', '')))}"
 
 def _sentence(words, time, maker) -> str:
     "A change in words: when it was made, unless just now, and where, unless here."
@@ -214,7 +205,6 @@ def _sentence(words, time, maker) -> str:
     made, today = datetime.fromisoformat(time).astimezone(), datetime.now().date()
     return f"{words}, {made:%H:%M}" + f" on {made:%d %b %Y}" * (made.date() != today) + f" in {where}" * (not mine)
 
-# %% ../nbs/18_store.ipynb #5d1a0c06
 def _no_clip(i) -> StoreError: return StoreError(f"there is no clip {i}; it may have been deleted in another notebook")
 
 def _checked_id(i) -> int:
@@ -226,8 +216,6 @@ def _checked_id(i) -> int:
 def _checked_ids(ids) -> list[int]:
     if isinstance(ids, str) or not np.iterable(ids): raise StoreError(f"ids come as a list, [{ids}] and not {ids!r}")
     return list(dict.fromkeys(_checked_id(i) for i in ids))
-
-def _clips(ids) -> str: return f"{len(ids)} clip{'s' * (len(ids) != 1)}"
 
 # %% ../nbs/18_store.ipynb #5d1a0c07
 class _History(_File):
@@ -245,38 +233,31 @@ class _History(_File):
             if None in rows: raise _no_clip(ids[rows.index(None)])
             rows = [row for row in rows if row[1] != value]
             db.executemany(f"UPDATE clip SET {column} = ? WHERE id = ?", [(value, i) for i, *_ in rows])
-            if rows: self._note(db, words(f"{_clips(rows)}", ", ".join(dict.fromkeys(scene for *_, scene in rows))), [[i, column, old] for i, old, _ in rows])
+            if rows: self._note(db, words(_clips(rows), ", ".join(dict.fromkeys(scene for *_, scene in rows))), [[i, column, old] for i, old, _ in rows])
 
 # %% ../nbs/18_store.ipynb #5618dc6d
-_LAST, _UNDONE = "done ORDER BY id DESC", "NOT done ORDER BY id"
+_LAST, _UNDONE = "done ORDER BY id DESC LIMIT 1", "NOT done ORDER BY id LIMIT 1"
 
 class _Undoing(_History):
-    @property
-    def undoable(self) -> str | None:
-        "The change that `undo` would take back, in a sentence; None where there is none."
-        return self._told(self._read(f"SELECT words, time, maker FROM change WHERE {_LAST} LIMIT 1"))
+    undoable = property(lambda self: self._told(_LAST), doc="The change that `undo` would take back, in a sentence; None where there is none.")
+    redoable = property(lambda self: self._told(_UNDONE), doc="The change that `redo` would make again, in a sentence; None where there is none.")
 
-    @property
-    def redoable(self) -> str | None:
-        "The change that `redo` would make again, in a sentence; None where there is none."
-        return self._told(self._read(f"SELECT words, time, maker FROM change WHERE {_UNDONE} LIMIT 1"))
-
-    def _told(self, found): return _sentence(*found[0]) if found else None
+    def _told(self, which):
+        found = self._read(f"SELECT words, time, maker FROM change WHERE {which}")
+        return _sentence(*found[0]) if found else None
 
     def undo(self) -> str | None:
         "Take back the latest change, whichever notebook made it; says what it was."
         return self._turn(_LAST)
 
     def redo(self) -> str | None:
-        "Make again what `undo` took back last; says what it is. A new change ends this: what is deleted then, `restore` brings back."
+        "Make again what `undo` took back last; says what it is. A new change ends this: `restore` still brings back clips that were undone."
         return self._turn(_UNDONE)
 
-# %% ../nbs/18_store.ipynb #5d1a0c08
-class _Turning(_Undoing):
-    def _turn(self, which) -> str | None:
+    def _turn(self, which):
         "Swap what a change remembers with what the clips are now."
         with self._writing() as db:
-            found = db.execute(f"SELECT id, before, words, time, maker FROM change WHERE {which} LIMIT 1").fetchone()
+            found = db.execute(f"SELECT id, before, words, time, maker FROM change WHERE {which}").fetchone()
             if found is None: return None
             other = json.loads(found[1])
             now = [[i, column, *db.execute(f"SELECT {column} FROM clip WHERE id = ?", (i,)).fetchone()] for i, column, _ in other]
@@ -285,6 +266,7 @@ class _Turning(_Undoing):
         return _sentence(*found[2:])
 
 # %% ../nbs/18_store.ipynb #5d1a0c09
+_JOIN = "embedding ON clip = id AND model = ? AND fits(model, shots, x, samples)"
 def _fits(model, shots, x, samples) -> bool:
     "Whether an embedding is whole: a finite vector for each second of its clip, of the width that its model has."
     whole = isinstance(x, bytes) and shots == -(-samples // 16000) > 0 and len(x) % (4 * shots) == 0 and str(model).endswith(f"-{len(x) // (4 * shots)}")
@@ -294,10 +276,7 @@ def _fits(model, shots, x, samples) -> bool:
 @dataclass
 class Shots:
     "Seconds to learn from: embeddings x [n, D], labels [n], groups [n] (never split when testing) and clips [n]."
-    x: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray
-    clips: np.ndarray
+    x: np.ndarray; labels: np.ndarray; groups: np.ndarray; clips: np.ndarray
 
 # %% ../nbs/18_store.ipynb #933b1ff1
 class _Model:
@@ -323,6 +302,16 @@ class _Model:
         if self.encoder is None: raise StoreError(f"{self.path} was opened without an encoder: give one, EnrollmentStore(path, encoder)")
 
 # %% ../nbs/18_store.ipynb #52b18dba
+def _plain(value):
+    "NumPy's numbers as Python's, for JSON."
+    if isinstance(value, (np.generic, np.ndarray)): return value.tolist()
+    raise TypeError(f"{value!r} is neither text nor number")
+
+def _checked_settings(settings) -> str:
+    if not isinstance(settings, dict | None): raise StoreError(f"settings are a dict, not {settings!r}")
+    try: return json.dumps(settings or {}, default=_plain, allow_nan=False)
+    except (TypeError, ValueError) as e: raise StoreError(f"these settings cannot be kept: {e}") from None
+
 _COLUMNS = "uuid, scene, place, source, time, samples, scale, sound, settings"
 _INSERT = f"INSERT INTO clip({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -335,7 +324,7 @@ def _rows(waves, labels, source, places, settings) -> list[tuple]:
     return [(uuid.uuid4().hex, *row) for row in rows]
 
 # %% ../nbs/18_store.ipynb #ec479d6a
-class _Adding(_Turning, _Model):
+class _Adding(_Undoing, _Model):
     def add(self,
         waves,  # waveforms [T] at 16 kHz, a second or more each
         labels,  # names of their scenes, or one for all
@@ -373,8 +362,6 @@ class _Changing(_Adding):
         self._set("alive", ids, 1, lambda n, scenes: f"brought back {n} of {scenes}", alive=0)
 
 # %% ../nbs/18_store.ipynb #b5e40591
-_JOIN = "embedding ON clip = id AND model = ? AND fits(model, shots, x, samples)"
-
 class _Looking(_Changing):
     def _table(self, alive) -> pd.DataFrame:
         rows = self._read(f"SELECT id, scene, place, source, time, samples / 16000.0, coalesce(shots, 0), settings FROM clip LEFT JOIN {_JOIN} WHERE alive = ? ORDER BY id", self.model, alive)
@@ -472,19 +459,17 @@ class _Sharing(_Teaching):
         except (sqlite3.Error, OSError) as e: raise _plainly(path, e) from None
         with self._writing() as db:
             came = [before for row, vectors in clips if (before := self._receive(db, row, vectors))]
-            if came: self._note(db, f"took in {_clips(came)} from {_tidy(ascii(path.name)[1:-1])}", sum(came, []))
+            if came: self._note(db, f"took in {_clips(came)} from {_sayable(path.name)}", sum(came, []))
         return len(came)
 
     def _receive(self, db, row, vectors) -> list:
         "One clip of another store; one that was deleted here comes back, and is called what it is called there. The way back."
         here = db.execute("SELECT id, scene, alive FROM clip WHERE uuid = ?", row[:1]).fetchone()
         if here and here[2]: return []
-        if here:
-            db.execute("UPDATE clip SET alive = 1, scene = ? WHERE id = ?", (row[1], here[0]))
-            return [[here[0], "alive", 0], [here[0], "scene", here[1]]]
-        clip = db.execute(_INSERT, row).lastrowid
+        clip = here[0] if here else db.execute(_INSERT, row).lastrowid
+        if here: db.execute("UPDATE clip SET alive = 1, scene = ? WHERE id = ?", (row[1], clip))
         db.executemany("INSERT OR IGNORE INTO embedding VALUES (?, ?, ?, ?, ?)", [(clip, *v) for v in vectors])
-        return [[clip, "alive", 0]]
+        return [[clip, "alive", 0], *([[clip, "scene", here[1]]] if here else [])]
 
 # %% ../nbs/18_store.ipynb #0646c0a9
 class _Writing(_Sharing):
@@ -538,7 +523,7 @@ class EnrollmentStore(_Writing):
         "Remove for good what was deleted, its sound included. What came before cannot be undone any more."
         with self._writing() as db: db.execute("DELETE FROM clip WHERE NOT alive"); db.execute("DELETE FROM change")
         try: self._clear_log(); self._read("VACUUM"); self._clear_log()
-        except StoreError as e: raise StoreError(f"what was deleted is no longer among the clips, but parts of its sound may be left on the disk: {e}; then forget_deleted again") from None
+        except StoreError as e: raise StoreError(f"what was deleted is no longer among the clips, but some of its sound may be left on the disk, since {e}. Then call forget_deleted again") from None
 
     def _clear_log(self):
         if self._read("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]: raise StoreError(f"{self.path} is held by another program: close that one")
