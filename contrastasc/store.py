@@ -366,11 +366,11 @@ class _Looking(_Changing):
     def _table(self, alive) -> pd.DataFrame:
         rows = self._read(f"SELECT id, scene, place, source, time, samples / 16000.0, coalesce(shots, 0), settings FROM clip LEFT JOIN {_JOIN} WHERE alive = ? ORDER BY id", self.model, alive)
         frame = pd.DataFrame(rows, columns="id scene place source time seconds shots settings".split())
-        return frame.assign(settings=[json.loads(s) for s in frame.settings], time=pd.to_datetime(frame.time, utc=True, format="ISO8601"))
+        return frame.assign(place=pd.Series([row[2] for row in rows], dtype=object), settings=[json.loads(s) for s in frame.settings], time=pd.to_datetime(frame.time, utc=True, format="ISO8601"))
 
     @property
     def frame(self) -> pd.DataFrame:
-        "A row for each clip: id, scene, place, source, time (UTC, and it knows so: `tz_convert` makes it local), seconds, shots (0 where this model has none), settings."
+        "A row for each clip: id, scene, place (None where none was given), source, time (UTC, and it knows so: `tz_convert` makes it local), seconds, shots (0 where this model has none), settings."
         return self._table(1)
 
     @property
@@ -409,7 +409,8 @@ class _Teaching(_Learning):
         self._needs_encoder()
         if missing := self._without():
             others = sorted({n for n, in self._read("SELECT DISTINCT name FROM embedding WHERE clip = ? AND model <> ?", missing[0], self.model)})
-            raise StoreError(f"{_clips(missing)} in {self.path.name} have embeddings of {', '.join(others) or 'no model'}, not of this {self.model_name}: call recompute()")
+            lacking = f"embeddings of {', '.join(others)}, not" if others else "no whole embedding"
+            raise StoreError(f"{_clips(missing)} in {self.path.name} ha{'ve' if len(missing) > 1 else 's'} {lacking} of this {self.model_name}: call recompute()")
         rows = self._read(f"SELECT id, scene, place, shots, x FROM clip JOIN {_JOIN} WHERE alive ORDER BY id", self.model)
         if not rows: return Shots(np.zeros((0, int(self.model.split("-")[1])), np.float32), *(np.array([], str) for _ in range(2)), np.array([], int))
         clips, names, places, n, x = zip(*rows)
