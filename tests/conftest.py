@@ -14,6 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
+LONG = ("test_synth_difficulty", "test_real_data", "test_enroll", "test_explore", "test_processes", "test_recipe", "test_stages")
+
+
+def pytest_collection_modifyitems(items):
+    "Files that take long come first, so that no worker is left alone with one at the end."
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 def real_scenes_folder():
     "A folder of real recordings with a manifest.csv: $CONTRASTASC_RECORDINGS, or shared/real-scenes beside the project."
     for folder in (os.environ.get("CONTRASTASC_RECORDINGS"), ROOT.parent / "shared" / "real-scenes"):

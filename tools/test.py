@@ -16,7 +16,7 @@ def pytest():
     "Run tests/; returns (passed, failed)."
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", "--durations", "8", "--junitxml", report, "tests"]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "8", "--junitxml", report, "tests"]
         code = subprocess.run(command, cwd=ROOT, env=os.environ | THREADS).returncode
         counts = dict(re.findall(r'(tests|failures|errors|skipped)="(\d+)"', report.read_text()[:2000])) if report.exists() else {}
     failed = int(counts.get("failures", 0)) + int(counts.get("errors", 0))
