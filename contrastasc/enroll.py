@@ -175,12 +175,11 @@ def held_out(
     table = pd.DataFrame(dict(scene=shots.labels, clip=shots.clips, group=shots.groups))
     out = _left_out_masks(y, parts, most) if len(classes) > 1 else []
     if not len(out): return table[:0].assign(guess="", share=0.0)
-    x = (x := directions(shots.x)) - x.mean(0)
-    x = x / np.maximum(x.std(0), 1e-9)
+    x = directions(shots.x)
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-9)
     fit = fit_means(x, y, len(classes), sample_weight=~out) if method == "mean" else fit_logistic(x, y, len(classes), sample_weight=~out, tol=0.05)
-    fold, shot = np.nonzero(out)
-    shares = (fit.logits(x)[fold, shot] / temperature).softmax(1).numpy()
-    return table.iloc[shot].assign(guess=classes[shares.argmax(1)], share=shares.max(1))
+    shares = (fit.logits(x)[np.nonzero(out)] / temperature).softmax(1).numpy()
+    return table.iloc[np.nonzero(out)[1]].assign(guess=classes[shares.argmax(1)], share=shares.max(1))
 
 # %% ../nbs/19_enroll.ipynb #34eac051
 def _few(frame, n): return [f"{s} has {k} shot{'s' * (k > 1)}; five or more, from several recordings, work better" for s, k in n.items() if k < 5]
@@ -284,8 +283,22 @@ def _from_set(scenes, row) -> Take:
     clip = scenes.frame.iloc[row]
     return Take(scenes.waveform(int(row)).numpy(), f"set {scenes.name}", {"device": _text(clip.get("device"))}, clip.scene, _text(clip.get("group")))
 
+# %% ../nbs/19_enroll.ipynb #02a3e37a
+class _Hand:
+    "Takes in hand."
+
+    def _hold(self, take):
+        "Keep a take in hand, with the last few of this page and others, until it is enrolled by its id or discarded."
+        if len(take.wave) < 16000: raise ValueError(f"{take.source} has {len(take.wave) / 16000:.1f} s of sound; a second is the least")
+        self.takes[take.id], verdict = take, self.recogniser.recognise(take.wave)
+        while len(self.takes) > 8: del self.takes[next(iter(self.takes))]
+        facts, buffers = clip_packet(take.wave, {})
+        return facts | {"take": take.id, "from": take.source, "name": take.name, "place": take.place, "warnings": take.warnings(), "verdict": vars(verdict)}, buffers
+
+    def _ask_discard(self, message): self.takes.pop(message["take"], None); return {}, []
+
 # %% ../nbs/19_enroll.ipynb #02a3e37b
-class _Sources:
+class _Sources(_Hand):
     "Where takes come from. Each method answers the page."
 
     def _ask_take(self, message):
@@ -306,16 +319,6 @@ class _Sources:
         own = np.flatnonzero(self.scenes.frame.scene == message["scene"])
         if not 0 <= message["nth"] < len(own): raise ValueError(f"{message['scene']} has clips 1 to {len(own)}")
         return self._hold(_from_set(self.scenes, own[message["nth"]]))
-
-    def _hold(self, take):
-        "Keep a take in hand, with the last few of this page and others, until it is enrolled by its id or discarded."
-        if len(take.wave) < 16000: raise ValueError(f"{take.source} has {len(take.wave) / 16000:.1f} s of sound; a second is the least")
-        self.takes[take.id], verdict = take, self.recogniser.recognise(take.wave)
-        while len(self.takes) > 8: del self.takes[next(iter(self.takes))]
-        facts, buffers = clip_packet(take.wave, {})
-        return facts | {"take": take.id, "from": take.source, "name": take.name, "place": take.place, "warnings": take.warnings(), "verdict": vars(verdict)}, buffers
-
-    def _ask_discard(self, message): self.takes.pop(message["take"], None); return {}, []
 
 # %% ../nbs/19_enroll.ipynb #c3d9712d
 _EAR = LogMel().eval()
@@ -389,7 +392,7 @@ class _Learning:
     "From the store to the classifier, and what can be said of it."
 
     def _learn(self):
-        self.version, self.stale, self.edition = self.store.version, "", self.edition + 1
+        self.version, self.stale, self.edition, self.advice = self.store.version, "", self.edition + 1, None
         try: self.shots = self.store.shots()
         except StoreError as e: self.shots, self.stale = self.nothing, str(e)
         self.learnt = self._with_copies(self.shots)
@@ -418,7 +421,7 @@ class _Learning:
     def _advise(self, edition):
         "What takes longer than learning: the temperature, and hints. In a thread, one at a time; of those that wait only the latest."
         with self.advising:
-            if edition != self.edition: return
+            if edition != self.edition or self.advice is not None: return
             try:
                 if (clf := self.recogniser.classifier) is not None: clf.recalibrate()
                 found = self.hints
@@ -426,7 +429,7 @@ class _Learning:
             except Exception as e:
                 if edition == self.edition: self.send(dict(trouble=f"no hints: {e}"))
 
-    def _advise_soon(self): threading.Thread(target=self._advise, args=(self.edition,), daemon=True).start()
+    def _advise_soon(self): threading.Thread(target=self._advise, args=(self.edition,)).start()
 
 # %% ../nbs/19_enroll.ipynb #5a90e797
 class _Changes(_Learning):
@@ -525,7 +528,7 @@ class LiveEnroller(_Sources, _Seconds, _Changes, anywidget.AnyWidget):
         super().__init__()
         self.explorer, self.scenes, self.devices, self.recogniser = explorer, scenes, devices, Recogniser(encoder, **settings)
         self.store = _opened(store, encoder)
-        self.file, self.stream, self.last, self.range, self.owner, self.advice = _identity(self.store.path), *[None] * 5
+        self.file, self.stream, self.last, self.range, self.owner = _identity(self.store.path), *[None] * 4
         self.state, self.settings, self.done, self.edition = "off", {}, 0, 0
         self.takes, self.uploads, self.probe, self.levels, self.copies, self.landed = ({} for _ in range(6))
         self.timeline, self.landing, self.advising = deque(maxlen=600), threading.Lock(), threading.Lock()
