@@ -642,3 +642,96 @@ def test_a_restarted_kernel_is_noticed(lab):
         page.evaluate("() => { window.restarted = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
         until(page, "x.state === 'gone' && !x.on")
         assert "Run this cell again" in page.locator(".ce-state").inner_text()
+
+
+@needs_browser
+def test_the_chapters_own_widget_answers_after_its_cells_have_run(lab):
+    "The chapter up to its questions, as a student runs it, but for the folder of the student's store."
+    folder, address = lab
+    code = [c.source for c in chapter()]
+    here = "import json, contrastasc.scenes, contrastasc.synth\nfrom pathlib import Path\ncontrastasc.synth.home = lambda: Path('.').resolve()\ndef tell(x): print(json.dumps(x))"
+    write_notebook(folder / "chapter.ipynb", here, *code[:next(i for i, c in enumerate(code) if "sounds = torch.cat" in c)])
+    with browser(*microphone(wav(folder / "tone.wav", TONE))) as chromium:
+        page = window(chromium, 1300, 1500)
+        open_lab(page, address, "chapter.ipynb"); run_all(page)
+        page.wait_for_selector(".jp-CodeCell:last-of-type .jp-OutputArea-output img", timeout=180000)
+        until(page, "x.clips"); press(page, "Listen"); until(page, "x.heardTo > 2 && x.pending.length < 3")
+        press(page, "Keep the last seconds") if see(page, "x.heardTo > 5") else until(page, "x.heardTo > 5.2") or press(page, "Keep the last seconds")
+        until(page, "x.taken"); page.get_by_label("name of the scene").fill("tone"); page.get_by_label("name of the scene").press("Enter")
+        until(page, "x.clips.length === 1")
+        assert kernel(page, "tell([len(enroller.timeline) > 0, str(enroller.store.path)])") == [True, str((folder / "my-scenes.sqlite").resolve())]
+        kernel(page, "enroller.store.close()"); stop_kernel(page)
+
+
+def drop(page, *files):
+    page.evaluate("""(files) => {
+        const drop = new DataTransfer(); for (const [name, data] of files) drop.items.add(new File([new Uint8Array(data)], name));
+        document.querySelector('.ce').dispatchEvent(new DragEvent('drop', { dataTransfer: drop, bubbles: true, cancelable: true })); }""", list(files))
+
+
+@needs_browser
+def test_names_places_files_and_rows_do_not_get_mixed_up(lab):
+    def file(hz): return list((write_audio(lab[0] / f"{hz}.wav", torch.tensor(sound(hz, 40))), (lab[0] / f"{hz}.wav").read_bytes())[1])
+    with browser(*microphone(wav(lab[0] / "tone.wav", TONE))) as chromium:
+        page = opened(chromium, lab, "mixed")
+        name, place = page.get_by_label("name of the scene"), page.get_by_label("place of the recording")
+        def pick(scene): page.get_by_label("class of the set").select_option(scene); page.get_by_role("button", name="Take", exact=True).click()
+        place.fill("Oslo"); pick("beach"); until(page, "x.taken")
+        assert (name.input_value(), place.input_value()) == ("beach", "Oslo"), "a typed place stays, an untouched name is proposed"
+        assert page.evaluate("() => String(document.activeElement.value.slice(document.activeElement.selectionStart, document.activeElement.selectionEnd))") == "beach"
+        name.press("Enter"); until(page, "x.clips.length === 1 && !x.taken")
+        assert (name.input_value(), place.input_value()) == ("", "")
+        pick("office"); until(page, "x.taken"); first = name.input_value(); pick("tram"); until(page, "x.taken.name === 'tram'")
+        assert (first, name.input_value()) == ("office", "tram"); place.fill(""); name.press("Enter"); until(page, "x.clips.length === 2 && !x.taken")
+        assert kernel(page, "tell(e.store.frame.place.tolist())") == ["Oslo", None] and see(page, "x.clips.map((c) => c.place)") == ["Oslo", ""]
+        drop(page, ["low.wav", file(300)], ["high.wav", file(3000)])
+        for n, hz in ((2, 300), (3, 3000)):
+            until(page, f"x.taken && x.clips.length === {n}")
+            assert abs(kernel(page, "tell(int(np.abs(np.fft.rfft(e.take.wave[:16000])).argmax()))") - hz) <= 1 and "first 30" in page.locator(".ce-take").inner_text()
+            name.fill(f"tone {hz}"); name.press("Enter"); until(page, f"x.clips.length === {n + 1}")
+        page.locator(".ce").get_by_role("button", name="Undo").dblclick(); time.sleep(1)
+        assert see(page, "x.clips.length") == 3 and "tone 3000" in kernel(page, "tell(' '.join(e.store._read('SELECT scene FROM clip WHERE NOT alive')[0]))"), "a double click took back two"
+        assert "added 1 clip" in see(page, "x.undo.title") and see(page, "x.redo.hidden") == (not hasattr(EnrollmentStore, "redo"))
+        field = page.locator(".ce-list input").nth(0)
+        field.click(); field.press("End"); page.keyboard.type(" half ty")
+        kernel(page, "_ = e.enrol(int(np.flatnonzero(e.scenes.frame.scene == 'park')[0]))"); until(page, "x.clips.length === 4")
+        assert field.input_value() == "beach half ty" and page.evaluate("() => document.activeElement.getAttribute('aria-label')").startswith("scene of clip")
+        assert "beach" in kernel(page, "tell(e.store.frame.scene.tolist())"), "half a name was stored"
+        field.fill("  "); field.press("Tab"); until(page, "x.trouble.textContent.includes('needs a name')"); assert field.input_value() == "beach"
+        zone = page.evaluate("() => new Date(document.querySelector('.ce').enroller.clips[0].time).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })")
+        assert zone in page.locator(".ce-list tr").nth(1).inner_text()
+        field.fill("W" * 120); field.press("Tab"); until(page, "x.classes.some((n) => n.length === 120)")
+        press(page, "Listen"); until(page, "x.bars.childElementCount > 0")
+        page.set_viewport_size(dict(width=420, height=900)); time.sleep(0.7)
+        wide = page.evaluate("() => { const box = document.querySelector('.ce').getBoundingClientRect(); return [...document.querySelectorAll('.ce button, .ce-bars span')].filter((n) => n.offsetParent && n.getBoundingClientRect().right > box.right + 1).length; }")
+        assert wide == 0, "something lies beyond the edge"
+        assert page.faults == []
+        finish(page)
+
+
+@needs_browser
+def test_the_microphone_is_closed_whatever_is_clicked(lab):
+    watch = "() => { window.tracks = []; const get = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices); navigator.mediaDevices.getUserMedia = async (c) => { await new Promise((go) => setTimeout(go, window.late || 0)); const m = await get(c); window.tracks.push(...m.getTracks()); return m; }; }"
+    with browser(*microphone(wav(lab[0] / "tone.wav", TONE))) as chromium:
+        page = opened(chromium, lab, "clicks", "for k, hz in enumerate((300, 3000)): e.enrol(0.2 * np.sin(2 * np.pi * hz * np.arange(80000) / 16000), f'tone {hz}')\ne.recogniser.limit = 1e-9\n")
+        page.evaluate(watch)
+        def live(): return page.evaluate("() => window.tracks.filter((t) => t.readyState === 'live').length")
+        page.evaluate("() => { window.late = 700; }")
+        page.evaluate(f"() => {{ {X}.switch.click(); {X}.switch.click(); {X}.start(); }}")
+        assert see(page, "x.switch.disabled"); until(page, "x.heardTo > 0.5")
+        assert live() == 1 and page.evaluate("() => window.tracks.length") == 1
+        press(page, "Stop"); assert live() == 0
+        page.evaluate(f"() => {{ {X}.start(); {X}.stop(); }}"); time.sleep(1.5)
+        assert live() == 0 and not see(page, "x.on"), "stopped while the browser asked"
+        page.evaluate("() => { window.late = 0; }")
+        press(page, "Listen"); until(page, "x.word.textContent === 'unknown'")
+        page.evaluate(f"() => {{ window.said = 0; new MutationObserver(() => window.said++).observe({X}.word, {{ childList: true, subtree: true, characterData: true }}); }}")
+        seen = see(page, "x.timeline.length"); until(page, f"x.timeline.length >= {seen + 3}")
+        assert page.evaluate("() => window.said") == 0 and see(page, "x.bars.classList.contains('ce-grey') && x.forced.textContent") == "if it had to be one of yours:"
+        press(page, "Stop"); time.sleep(0.5); assert see(page, "x.word.textContent") == "" and see(page, "x.heardTo") == see(page, "x.heardTo")
+        press(page, "What does the browser do"); page.wait_for_selector(".ce table th:has-text('change')", timeout=60000); until(page, "!x.on && !x.probe.disabled")
+        assert live() == 0 and "one after the other" in see(page, "x.bands.textContent")
+        press(page, "What does the browser do"); until(page, "x.heardTo > 0.5"); press(page, "Stop"); until(page, "!x.probe.disabled")
+        assert see(page, "[x.line.textContent, x.trouble.textContent]") == ["Stopped: nothing was measured.", ""] and live() == 0
+        assert page.faults == []
+        finish(page)
