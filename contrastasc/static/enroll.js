@@ -70,11 +70,12 @@ class Enroller {
     this.build();
     el.append(make("style", {}, CSS), this.root);
     model.on("msg:custom", (message, buffers) => this.heard(message, buffers), this);
-    this.theme(); this.watch = setInterval(() => { if (this.theme()) { this.drawMel(); this.drawTake(); } this.drawTime(); this.mind(); }, 500);
+    this.theme(); this.watch = setInterval(() => { if (this.theme() || this.root.clientWidth !== this.width) { this.width = this.root.clientWidth; this.drawMel(); this.drawTake(); if (!this.on) this.drawWave(); } this.drawTime(); this.mind(); }, 500);
     this.ask("hello").then(([message]) => this.set(message)).catch((error) => this.tell(error));
     this.drawTime(); this.drawMel(); this.drawWave();
   }
 
+  // What has changed of the page's colours since the last look.
   theme() { const css = getComputedStyle(this.root), old = this.fore; this.fore = css.color; return this.fore !== old; }
 
   // Questions to Python, and what it says by itself.
