@@ -40,7 +40,7 @@ def _split(path, sep):
         raise SceneError(f"{path} is missing; `contrastasc download` gets it, or give as root the folder that the archives were unpacked in") from None
     except UnicodeDecodeError: raise SceneError(f"{path} is not UTF-8 text; get the file again") from None
     except OSError as e: raise SceneError(f"{path} cannot be read ({e.strerror})") from None
-    return [(n, [f.strip() for f in line.split(sep)]) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [(n, line.split(sep)) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 # %% ../nbs/01b_datasets.ipynb #cebe9c9f
 def read_labels(
@@ -52,12 +52,12 @@ def read_labels(
     "A label file. `SceneError` naming file and line where a column is missing or a file is named twice."
     path, columns = Path(path), list(columns)
     lines = _split(path, sep)
-    has = lines.pop(0)[1] if header and lines else columns
+    has = [c.strip() for c in lines.pop(0)[1]] if header and lines else columns
     if gap := [c for c in columns if c not in has]: raise SceneError(f"{path}, line 1: there is no column {gap[0]!r} among {', '.join(has)}")
     at = [has.index(c) for c in columns]
     for n, fields in lines:
         if len(fields) <= max(at): raise SceneError(f"{path}, line {n}: {len(fields)} columns, but {max(at) + 1} are needed")
-    frame = pd.DataFrame([[fields[i] for i in at] for _, fields in lines], columns=columns, index=[n for n, _ in lines], dtype=str)
+    frame = pd.DataFrame({c: [fields[i].strip() for _, fields in lines] for c, i in zip(columns, at)}, index=[n for n, _ in lines], dtype=str)
     if frame.empty: raise SceneError(f"{path} has no rows; get the file again")
     _refuse(path, frame, frame[columns[0]].duplicated(), "{%s} is named a second time" % columns[0])
     return frame

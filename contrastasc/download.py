@@ -18,7 +18,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 import contrastasc
-from .synth import home
+from .datasets import sets_home
 from .train import _cannot_write, atomic_write
 
 # %% ../nbs/A1_download.ipynb #7d43db66
@@ -558,11 +558,9 @@ def _bring(f, ledger, delete_zips, mirror, label):
     if not _unpacked(path, root): unzip(path, root, f.top, limit=3 * f.unpacked or None, progress=label and f"unpack {label}")
     if delete_zips: path.unlink()
 
-def _root(root): return Path(root).expanduser() if root else home() / "datasets"
-
 def download(
     name: str,  # tau22, tut17, icme24, beats or micirp
-    root: str | Path | None = None,  # default: home()/datasets
+    root: str | Path | None = None,  # default: home() / "datasets"
     parts=None,  # which parts, such as ["meta", "audio.1"]; None: what the registry says
     *,
     accept: bool = False,  # accept the terms, where nobody can be asked
@@ -572,7 +570,7 @@ def download(
     registry: dict | None = None,  # default: what ships
 ) -> Path:  # the root, below which the set lies
     "Fetch a set and unpack it. Called again it goes on, or finds all done without a request. DownloadError says what is wrong and what to do."
-    registry, root = load_registry() if registry is None else registry, _root(root)
+    registry, root = load_registry() if registry is None else registry, sets_home(root)
     entry = _entry(name, registry)
     with _alone(root / ".downloads" / f"{name}.lock"):
         ledger = _Ledger(root, name)
@@ -604,14 +602,14 @@ def _members_state(path, root):
 # %% ../nbs/A1_download.ipynb #ab37789f
 def verify(
     name: str,
-    root: str | Path | None = None,  # default: home()/datasets
+    root: str | Path | None = None,  # default: home() / "datasets"
     parts=None,  # as for `download`
     *,
     progress: bool = True,
     registry: dict | None = None,  # default: what ships
 ) -> pd.DataFrame:  # file, bytes, state (whole, size only, removed, missing or corrupt), detail
     "Read every file of a set again and hold it against registry and archives, offline. What is found corrupt, `download` mends."
-    registry, root, rows = load_registry() if registry is None else registry, _root(root), []
+    registry, root, rows = load_registry() if registry is None else registry, sets_home(root), []
     ledger = _Ledger(root, name)
     todo = _chosen(name, registry, _set_files(name, registry, ledger, ask=False), parts)
     for f in tqdm(todo, desc="checking", unit="file", disable=not progress):

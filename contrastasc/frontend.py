@@ -71,7 +71,7 @@ class LogMel(nn.Module):
         if waveform.shape[1] < self.n_fft // 2 + 2:
             raise ValueError(f"LogMel needs at least {self.n_fft // 2 + 2} samples, got {waveform.shape[1]}")
         bank = self.draw_bank() if self.training else self.mel_bank
-        return _in_small_batches(lambda x: self._picture(x, bank), waveform.float())
+        with torch.autocast(waveform.device.type, enabled=False): return _in_small_batches(lambda x: self._picture(x, bank), waveform.float())
 
     def _picture(self, x, bank):
         x = x[:, 1:] - 0.97 * x[:, :-1]

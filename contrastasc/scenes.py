@@ -6,7 +6,7 @@
 __all__ = ['SAMPLE_RATE', 'READERS', 'Opener', 'SceneSet', 'load_scenes', 'check_pack', 'COLUMNS', 'SceneError']
 
 # %% ../nbs/02_scenes.ipynb #fa78907e
-import hashlib, json, os, shutil, time, warnings
+import hashlib, json, os, shutil, threading, time, warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -141,14 +141,22 @@ def _digest(*parts) -> str:
 _LONG = 100  # chunks from which on processes pay
 
 
+def _start_worker(parent):
+    "One thread for arithmetic, and an end with the parent, even where that is killed."
+    torch.set_num_threads(1)
+    def watch():
+        while os.getppid() == parent: time.sleep(0.5)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _encode_rows(read, rows, seconds): return _encode(list(read(rows)), seconds, rows.path.tolist())
 
-
+# %% ../nbs/02_scenes.ipynb #0cc931ef
 def _work(frame, opener, todo, seconds):
     "Encoded chunks (start, sound, scale) as they get ready, in order, from one thread or process per core."
     workers, waiting, todo = os.cpu_count() or 1, deque(), deque(todo)
-    alone = dict(initializer=torch.set_num_threads, initargs=(1,))
-    with ThreadPoolExecutor(workers) if len(todo) < _LONG else ProcessPoolExecutor(workers, **alone) as pool:
+    with ThreadPoolExecutor(workers) if len(todo) < _LONG else ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),)) as pool:
         try:
             while todo or waiting:
                 while todo and len(waiting) <= 2 * workers:

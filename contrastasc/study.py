@@ -92,24 +92,29 @@ def study(
     out: str | Path | None = None,  # folder; None: home() / "results"
     progress: bool = True,
 ) -> pd.DataFrame:  # one line a measurement; `attrs["files"]` says where tables and figure are
-    "Measure Tables 1 to 3 and Figure 2; after every line CSV, Markdown and figure are written. Stopped and called again, it goes on."
+    "Measure Tables 1 to 3 and Figure 2; CSV and Markdown are written after every line. Stopped and called again, it goes on."
     word = resolve_scale(scale)
     variant, lines = variant or VARIANT[word], []
     stem = Path(out or home() / "results") / f"paper-{bench.name}-{word}"
-    with tqdm(jobs(seeds, variant, sizes), desc="the study", unit="row", disable=not progress) as bar:
-        for row, seed, size in bar:
+    try:
+        for row, seed, size in (bar := tqdm(jobs(seeds, variant, sizes), desc="the study", unit="row", disable=not progress)):
             bar.set_postfix_str(f"{row}, seed {seed}" + (f", {size}" if size else ""))
             lines.append(measure(row, bench, word, seed, size, progress and "detail"))
             _write(frame := pd.DataFrame(lines), bench, variant, stem)
+    finally: _draw(pd.DataFrame(lines), stem)
     frame.attrs["files"] = f"{stem}.md, .csv and .svg"
     return frame
 
 
 def _write(frame, bench, variant, stem):
-    "CSV, Markdown and, as soon as there is a student, Figure 2."
+    "CSV and Markdown."
     atomic_write(stem.with_name(stem.name + ".csv"), frame.to_csv(index=False).encode())
     atomic_write(stem.with_name(stem.name + ".md"), report(frame, bench, variant).encode())
-    if not frame.row.isin(SIZES).any(): return
+
+
+def _draw(frame, stem):
+    "Figure 2, where there is a student for it."
+    if frame.empty or not frame.row.isin(SIZES).any(): return
     save_picture(fig := figure2(frame), stem.with_name(stem.name + ".svg")); plt.close(fig)
 
 # %% ../nbs/15c_study.ipynb #e415a400

@@ -10,14 +10,13 @@ __all__ = ['SCHEDULES', 'cosine_warmup', 'ramp_hold_decay', 'TrainConfig', 'code
 # %% ../nbs/07_train.ipynb #36d8f856
 import contrastasc
 import dataclasses, errno, hashlib, io, json, math, os, platform, time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-import numpy as np
-import pandas as pd
+import numpy as np, pandas as pd, torch
 import safetensors.torch
-import torch
 import torch.distributed as dist
 import torchaudio.functional as AF
 from filelock import FileLock
@@ -121,6 +120,15 @@ def _batches(n, config, epoch, world):
     batches = [b[:len(b) // world * world] for b in order.split(config.batch_size)]
     return [b for b in batches if len(b) > world] or batches[:1]
 
+def _ahead(data, indices, device):
+    "Batches on the device, the next one read by a thread while this one is worked on."
+    def read(rows): return {k: v.pin_memory() if device.type == "cuda" else v for k, v in data.batch(rows).items()}
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, indices[0])
+        for rows in [*indices[1:], None]:
+            batch, coming = coming.result(), None if rows is None else reader.submit(read, rows)
+            yield {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+
 # %% ../nbs/07_train.ipynb #592ed0ca
 def _step(model, batch, optimizer, accelerator, config, where):
     "Losses of one batch, the one that counts as a number, and one update. FloatingPointError, saying where, for a loss that is not a number."
@@ -140,10 +148,9 @@ def _train_epoch(model, data, optimizer, accelerator, config, epoch, total, warm
     torch.manual_seed(_epoch_seed(config.seed, epoch, 1 + rank))
     model.train()
     sums, began, batches = {}, time.perf_counter(), _batches(len(data), config, epoch, world)
-    for i, indices in enumerate(batches):
+    for i, batch in enumerate(_ahead(data, [b[rank::world] for b in batches], accelerator.device)):
         lr = config.lr * SCHEDULES[config.schedule](epoch * len(batches) + i, total, warmup)
         for group in optimizer.param_groups: group["lr"] = lr
-        batch = {k: v.to(accelerator.device, non_blocking=True) for k, v in data.batch(indices[rank::world]).items()}
         losses, value = _step(model, batch, optimizer, accelerator, config, f"epoch {epoch + 1}, step {i + 1}")
         for k, v in losses.items(): sums[k] = sums.get(k, 0.0) + v.detach()
         bar.update(); bar.set_postfix(epoch=f"{epoch + 1}/{config.epochs}", loss=f"{value:.3f}", refresh=False)
@@ -268,9 +275,21 @@ def world_size() -> int:
 
 def gather_rows(x: Tensor) -> Tensor:  # [b, ...] of this process -> [B, ...] of all
     "Rows of every process, in rank order, with gradient back to each: what a contrastive loss must see."
-    if world_size() == 1: return x
-    from torch.distributed.nn.functional import all_gather
-    return torch.cat(all_gather(x.contiguous()))
+    return x if world_size() == 1 else _Gather.apply(x)
+
+class _Gather(torch.autograd.Function):
+    "Rows of all processes; backward, what every process wants of the own rows, added up."
+
+    @staticmethod
+    def forward(ctx, x):
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, wanted):
+        dist.all_reduce(wanted := wanted.contiguous().clone())
+        return wanted.chunk(dist.get_world_size())[dist.get_rank()]
 
 # %% ../nbs/07_train.ipynb #58345b42
 def run_folder(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 os.environ["CONTRASTASC_SCALE"] = "tiny"
 _home = tempfile.TemporaryDirectory(prefix="contrastasc-tests-")
-os.environ["CONTRASTASC_HOME"] = _home.name
+os.environ["CONTRASTASC_HOME"] = os.environ.get("CONTRASTASC_TEST_HOME") or _home.name  # one for all workers of `make test`
 
 import pytest
 import torch

@@ -3,10 +3,12 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile as sf
 import torch
@@ -336,3 +338,31 @@ def test_packing_with_processes(sounding, tmp_path, monkeypatch):
     assert int(out.stdout) == len(alone)
     monkeypatch.setenv("CONTRASTASC_HOME", str(tmp_path / "other"))
     torch.testing.assert_close(load_scenes("tau22", root).batch(range(len(alone)))["wave"], alone.batch(range(len(alone)))["wave"], rtol=0, atol=0)
+
+
+SLOW = """
+import os, sys, time, torch
+import contrastasc.scenes as rooms
+from contrastasc.synth import world_frame
+rooms._LONG = 1
+
+def read(rows):
+    for _ in range(len(rows)): time.sleep(0.2); yield torch.ones(16000)
+
+print("begun", flush=True)
+rooms.SceneSet.from_opener(world_frame("synth-tau22", "tiny"), rooms.Opener("slow", tuple(rooms.TAU22_CLASSES), read), "slow")
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    (script := tmp_path / "slow.py").write_text(SLOW)
+    packing = subprocess.Popen([sys.executable, script], env=os.environ | dict(CONTRASTASC_HOME=str(tmp_path / "other")), stdout=subprocess.PIPE, text=True)
+    packing.stdout.readline()
+    workers, stop = [], time.time() + 60
+    while len(workers) < 2 and time.time() < stop:
+        time.sleep(0.2); workers = [p for p in psutil.Process(packing.pid).children(recursive=True) if "loky" in " ".join(p.cmdline()) and "tracker" not in " ".join(p.cmdline())]
+    assert workers, "no worker was started"
+    time.sleep(3); packing.kill(); packing.wait()
+    gone, left = psutil.wait_procs(workers, timeout=15)
+    for p in left: p.kill()
+    assert not left

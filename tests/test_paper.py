@@ -1,15 +1,19 @@
 """Rows of the paper's tables: measured once, kept whole, joined with those that ship."""
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from contrastasc import paper
 from contrastasc.audio import write_audio
-from contrastasc.paper import PAPER, STUDENTS, TABLES, TEACHERS, load_rows, measure, over_seeds, recordings, table, worlds
-from contrastasc.study import CLAIMS, draw_claims, try_claims
-from contrastasc.synth import home
+from contrastasc.beats import BEATs, BEATsConfig
+from contrastasc.datasets import SceneError, write_miniature
+from contrastasc.paper import PAPER, STUDENTS, TABLES, TEACHERS, Start, load_rows, measure, over_seeds, recordings, table, train_row, train_teacher, worlds
+from contrastasc.study import CHECKPOINT, CLAIMS, draw_claims, real, try_claims
+from contrastasc.synth import home, world_frame
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +111,39 @@ def test_no_claims_no_picture():
 def test_every_claim_names_rows_that_exist():
     for c in CLAIMS: assert {c.better, c.worse} <= {*TEACHERS, *STUDENTS} and (c.better != c.worse or c.normed)
     assert len({c.text for c in CLAIMS}) == len(CLAIMS)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    "A small encoder in the official file format, with the dropouts and the layer-wise decay of a pre-training."
+    small = BEATsConfig.from_dict(dict(encoder_layers=1, encoder_embed_dim=32, encoder_ffn_embed_dim=32, encoder_attention_heads=2, embed_dim=16, input_patch_size=16, conv_pos=16,
+                                       conv_pos_groups=2, deep_norm=True, gru_rel_pos=True, relative_position_embedding=True, num_buckets=32, max_distance=80,
+                                       dropout=0.1, encoder_layerdrop=0.05, layer_wise_gradient_decay_ratio=0.6))
+    torch.manual_seed(1)
+    torch.save(dict(cfg=asdict(small), model=BEATs(small).state_dict()), tmp_path / CHECKPOINT)
+    return tmp_path / CHECKPOINT
+
+
+def test_teachers_start_from_a_checkpoint(bench, checkpoint):
+    start = Start(beats=str(checkpoint), precision="bfloat16")
+    encoder = start.encoder()
+    assert encoder.config.dropout == encoder.config.encoder_layerdrop == 0 and encoder.config.layer_wise_gradient_decay_ratio == 1 and encoder.config.encoder_embed_dim == 32
+    few = bench.train.subset(range(0, 200, 5))
+    frozen, tuned = (train_teacher(row, few, "tiny", progress=False, start=start) for row in ("teacher frozen", "teacher CE"))
+    key = "patch_embedding.weight"
+    assert torch.equal(frozen.encoder.state_dict()[key], encoder.state_dict()[key]) and not torch.equal(tuned.encoder.state_dict()[key], encoder.state_dict()[key])
+    assert next(tuned.parameters()).device.type == "cpu" and tuned.encoder.config.encoder_embed_dim == 32
+    assert train_teacher("teacher CE", few, "tiny", progress=False).encoder.config.encoder_embed_dim != 32  # without it: another folder, another teacher
+
+
+def test_what_lies_beside_the_data_is_used(tmp_path, checkpoint):
+    for name, world in (("tau22", 2), ("tut17", 2), ("icme24", 2)):
+        frame = world_frame(f"synth-{name}", "tiny")
+        write_miniature(name, tmp_path, frame[frame.scene.isin(frame.scene.unique()[:2])].groupby(["scene", "split"]).head(world), sample_rate=16000, bits=16)
+    (tmp_path / "micirp").mkdir(); write_audio(tmp_path / "micirp" / "B&O_BM2.wav", torch.eye(1, 64)[0], 44100)
+    bench = real(tmp_path, icme24="icme24-random")
+    assert bench.start == Start(str(checkpoint), str(tmp_path / "micirp")) and bench.name == "tau22+tut17+icme24-random"
+    assert "random split" in bench.note and f"start from {CHECKPOINT}" in bench.note and set(bench.targets) == {"tut17", "icme24"}
+    student = train_row("student without KD", bench.train, "tiny", variant="cpm6k", progress=False, start=bench.start)
+    assert all(p.isfinite().all() for p in student.parameters())
+    with pytest.raises(SceneError, match="meta.csv is missing"): real(tmp_path / "micirp")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from contrastasc.cli import main
 from contrastasc.datasets import ICME24_FOLDER, ICME24_LABELS, ICME24_TIMES, TAU22_FOLDER, TUT17_FOLDERS, write_miniature
 from contrastasc.download import load_registry
 from contrastasc.paper import STUDENTS
@@ -80,27 +81,23 @@ def world(tmp_path_factory):
 def environment(place): return os.environ | dict(CONTRASTASC_HOME=str(place / "home"), CONTRASTASC_SCALE="tiny", OMP_NUM_THREADS="1")
 
 
-def command(place, *words):
-    out = subprocess.run([*RUN, *map(str, words)], env=environment(place), capture_output=True, text=True, timeout=400)
-    assert out.returncode == 0, out.stdout[-1500:] + out.stderr[-3000:]
-    return out.stdout
-
-
 def rows(place): return {p: p.stat().st_mtime_ns for p in (place / "home" / "results" / "rows").glob("*.json")}
 
 
-def test_from_archives_to_tables(world):
+def test_from_archives_to_tables(world, monkeypatch, capsys):
     "download, verify, pack, paper; the paper is killed on its way and called again."
+    monkeypatch.setenv("CONTRASTASC_HOME", str(world[0] / "home"))
     place, address = world
     root, paper = place / "sets", ["paper", "--data", place / "sets", "--seeds", 0, "--sizes", "cpm6k", "cpm12k", "--out", place / "out"]
     for name in ("tau22", "tut17", "icme24"):
         told = ["download", name, "--root", root, "--registry", place / "registry.json"]
-        command(place, *told, "--mirror", address, "--accept", "--delete-zips")
-        command(place, *told, "--verify")
+        assert main([*map(str, told), "--mirror", address, "--accept", "--delete-zips"]) == 0
+        assert main([*map(str, told), "--verify"]) == 0
     there, made = ({p.relative_to(base).as_posix() for p in base.rglob("*") if p.is_file() and p.suffix in (".wav", ".csv", ".txt")} for base in (root, place / "tree"))
     assert there == made and not list(root.rglob("*.zip")) and not list(root.rglob("*.part"))
 
-    assert " clips, drawn at random, sound as their sources do" in command(place, "pack", "--data", "tau22", "--root", root)
+    assert main(["pack", "--data", "tau22", "--root", str(root)]) == 0
+    assert " clips, drawn at random, sound as their sources do" in capsys.readouterr().out
 
     first = subprocess.Popen([*RUN, *map(str, paper)], env=environment(place), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     stop = time.time() + 300
@@ -109,10 +106,11 @@ def test_from_archives_to_tables(world):
     kept = rows(place)
     assert len(kept) >= 3, first.stderr.read()[-2000:]
 
-    said = command(place, *paper)
+    again = subprocess.run([*RUN, *map(str, paper)], env=environment(place), capture_output=True, text=True, timeout=400)
+    assert again.returncode == 0, again.stdout[-1500:] + again.stderr[-3000:]
     assert {p: t for p, t in rows(place).items() if p in kept} == kept
     stem = "paper-tau22+tut17+icme24-tiny"
-    assert f"{stem}.md" in said and sorted(p.name for p in (place / "out").iterdir()) == [f"{stem}.csv", f"{stem}.md", f"{stem}.svg"]
+    assert f"{stem}.md" in again.stdout and sorted(p.name for p in (place / "out").iterdir()) == [f"{stem}.csv", f"{stem}.md", f"{stem}.svg"]
 
     frame, text = pd.read_csv(place / "out" / f"{stem}.csv"), (place / "out" / f"{stem}.md").read_text()
     assert set(STUDENTS) | {"teacher frozen", "teacher CE", "teacher contrastive", "linear head", "mean log-mel"} == set(frame.row)

@@ -1,19 +1,24 @@
 "The enrolment store: all or nothing, back and forth, by several hands, and through kills."
 import os
 import random
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from contrastasc.store import EnrollmentStore, Shots, StoreError
+from contrastasc.store import RESERVED, EnrollmentStore, Shots, StoreError
 from contrastasc.train import model_fingerprint
 
 
@@ -258,3 +263,363 @@ def test_several_notebooks_write_at_once(store):
     assert store.frame.scene.value_counts().to_dict() == {"p0": 30, "p1": 30, "t0": 15, "t1": 15, "same": 30} and store.version == 90 and store.check() == []
     while store.undo(): pass
     assert len(store.frame) == 0
+
+
+# --- back and forth -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("change", [lambda s: s.add([wave(1, 9)] * 2, ["tram", "bus"]), lambda s: s.relabel([1, 2], "tram"), lambda s: s.rename("bus", "home"), lambda s: s.delete([1, 3])])
+def test_every_change_can_be_made_again(store, change):
+    store.add([wave(1, s) for s in range(3)], ["bus", "home", "bus"])
+    before = everything(store); change(store); after, words = everything(store), store.undoable
+    assert store.redoable is None and store.redo() is None
+    for _ in range(3):
+        assert store.undo() == words and everything(store) == before and store.redoable == words
+        assert store.redo() == words and everything(store) == after and store.undoable == words and store.redoable is None
+    while store.undo(): pass
+    assert len(store.frame) == 0 and store.redoable == "added 3 clips of bus, home"
+    while store.redo(): pass
+    assert everything(store) == after
+
+
+def test_a_new_change_ends_redo_but_loses_no_sound(store):
+    store.add([wave(1, 0)], "bus"); store.add([wave(1, 1)], "home"); store.undo()
+    store.relabel([1], "tram")
+    assert store.redoable is None and store.redo() is None and store.deleted[["id", "scene"]].to_numpy().tolist() == [[2, "home"]]
+    store.restore([2])
+    assert np.abs(store.waveform(2) - wave(1, 1)).max() < 2 / 32768 and store.undoable == "brought back 1 clip of home" and len(store.deleted) == 0
+    store.undo(); assert store.frame.id.tolist() == [1] and store.redo() and store.frame.id.tolist() == [1, 2]
+    with pytest.raises(StoreError, match="no clip 1"): store.restore([1])
+    store.delete([2]); store.forget_deleted()
+    assert store.undoable is None and store.redoable is None and len(store.deleted) == 0
+
+
+def test_the_sentence_says_when_and_where(store, monkeypatch):
+    store.add([wave()], "bus"); assert store.undoable == "added 1 clip of bus"
+    def make(hours, maker):
+        made = datetime.now(timezone.utc) - timedelta(hours=hours)
+        store.db.execute("UPDATE change SET time = ?, maker = ?", (made.isoformat(), maker)); return made.astimezone()
+    mine = store.db.execute("SELECT maker FROM change").fetchone()[0]
+    made = make(72, mine); assert store.undoable == f"added 1 clip of bus, {made:%H:%M} on {made:%d %b %Y}"
+    made = make(0, "other-1 lab.ipynb"); assert store.undoable == f"added 1 clip of bus, {made:%H:%M} in lab.ipynb"
+    made = make(0, "other-1 "); assert store.undoable == f"added 1 clip of bus, {made:%H:%M} in another notebook" == store.undo() == store.redoable
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/b\udcffus\n.ipynb")
+    store.add([wave()], "bus"); assert store.db.execute("SELECT maker FROM change").fetchone()[0].endswith(" b?us?.ipynb")
+
+
+def test_another_program_is_named(store):
+    run("with EnrollmentStore(sys.argv[1], Ear()) as s: s.add([wave()], 'bus')", store.path)
+    assert store.undoable.startswith("added 1 clip of bus, ") and store.undoable.endswith(" in another notebook")
+
+
+def test_changes_of_nothing_leave_no_step(store):
+    store.add([wave()], "bus"); version = store.version
+    for call in (lambda: store.relabel([], "x"), lambda: store.delete([]), lambda: store.restore([]), lambda: store.relabel([1], " bus "), lambda: store.rename("bus", "bus"), lambda: store.add([], []), store.redo): call()
+    assert store.undoable == "added 1 clip of bus" and store.version == version
+    store.undo(); version = store.version
+    assert store.undo() is None and store.version == version, "others need not look"
+    store.redo(); store.add([wave()], "home"); store.relabel([1, 1, 2], "home"); assert store.undoable == "called 1 clip home instead of bus"
+
+
+def test_a_store_of_the_first_edition_opens_with_its_history(store):
+    store.add([wave()], "bus"); store.add([wave(1, 1)], "home"); store.delete([1])
+    path = store.path; store.db.execute("UPDATE clip SET scene = 'unknown' WHERE id = 2")
+    for column in ("done", "time", "maker"): store.db.execute(f"ALTER TABLE change DROP COLUMN {column}")
+    store.db.execute("PRAGMA user_version = 1"); store.close()
+    old = path.with_name("old.sqlite"); shutil.copy(path, old)
+    with EnrollmentStore(path.with_name("taker.sqlite"), Ear()) as taker:
+        with pytest.raises(StoreError, match="clip 2 of old.sqlite: no scene can be called 'unknown'"): taker.take_in(old)
+    assert sqlite3.connect(old).execute("PRAGMA user_version").fetchone() == (1,), "a source is only read"
+    with EnrollmentStore(path, Ear()) as again:
+        assert again.frame.scene.tolist() == ["unknown"] and again.undoable == "deleted 1 clip of bus" and again.check() == []
+        assert again.undo() and again.frame.scene.tolist() == ["bus", "unknown"] and again.redo() and again.undo()
+        again.rename("unknown", "kitchen"); assert set(again.shots().labels) == {"bus", "kitchen"}
+
+
+def test_stores_of_the_first_edition_may_be_opened_by_several_at_once(store):
+    for column in ("done", "time", "maker"): store.db.execute(f"ALTER TABLE change DROP COLUMN {column}")
+    store.db.execute("PRAGMA user_version = 1"); store.close()
+    def work():
+        start.wait()
+        try:
+            with EnrollmentStore(store.path, Ear()) as mine: mine.add([wave(1)], "bus")
+        except Exception as e: wrong.append(e)
+    wrong, start = [], threading.Barrier(6)
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert wrong == []
+    with EnrollmentStore(store.path) as again: assert len(again.frame) == 6
+
+
+# --- what comes in ------------------------------------------------------------------------------------------------------
+
+def test_undoing_a_taking_in_gives_a_clip_its_name_back(store, tmp_path):
+    store.add([wave()], "bus"); handed = store.export(tmp_path / "h.sqlite")
+    store.relabel([1], "my bus"); store.delete([1])
+    assert store.take_in(handed) == 1 and store.frame.scene.tolist() == ["bus"]
+    store.undo(); store.undo()
+    assert store.frame.scene.tolist() == ["my bus"]
+    store.redo(); store.redo(); assert store.frame.scene.tolist() == ["bus"]
+
+
+@pytest.fixture
+def handed(store, tmp_path):
+    "An exported file of three clips."
+    store.add([wave(2, s) for s in range(3)], ["bus", "home", "bus"])
+    return store.export(tmp_path / "handed.sqlite")
+
+
+def spoil(path, *changes):
+    with closing(sqlite3.connect(path)) as db, db:
+        for change in changes: db.execute(change)
+
+
+def test_an_embedding_of_a_wrong_size_counts_as_missing(handed, tmp_path):
+    spoil(handed, "UPDATE embedding SET x = x'00' WHERE clip = 1", "UPDATE embedding SET shots = 1 WHERE clip = 2", f"UPDATE embedding SET x = x'{'0000c07f' * 8}' WHERE clip = 3")
+    with EnrollmentStore(tmp_path / "o.sqlite", Ear()) as ours:
+        assert ours.take_in(handed) == 3 and ours.stale == 3 and ours.check() == []
+        with pytest.raises(StoreError, match="call recompute"): ours.shots()
+        assert ours.recompute(progress=False) == 3 and ours.shots().x.shape == (6, 4)
+        ours.db.execute("UPDATE embedding SET x = substr(x, 1, 9) WHERE clip = 2")
+        assert ours.stale == 1 and ours.frame.shots.tolist() == [2, 0, 2] and ours.check() == ["an embedding of clip 2 is damaged"]
+        with pytest.raises(StoreError, match="1 clip in o.sqlite has no whole embedding of this ear: call recompute"): ours.shots()
+        assert ours.recompute(progress=False) == 1 and ours.check() == [] and ours.shots().x.shape == (6, 4)
+
+
+@pytest.mark.parametrize("change, words", [
+    ("UPDATE clip SET sound = substr(sound, 1, 300) WHERE id = 2", "clip 2 of handed.sqlite: its sound is damaged"), ("UPDATE clip SET sound = x'1234' WHERE id = 1", "clip 1 of handed.sqlite: its sound"),
+    ("UPDATE clip SET samples = 5 WHERE id = 1", "its sound"), ("UPDATE clip SET scale = 'big' WHERE id = 1", "its sound"), ("UPDATE clip SET sound = 'text'", "its sound"),
+    ("UPDATE clip SET time = 'noon'", "its time"), ("UPDATE clip SET time = ''", "its time"), ("UPDATE clip SET settings = '['", "its time or its settings"), ("UPDATE clip SET settings = '[1]'", "its time or its settings"),
+    ("UPDATE clip SET uuid = NULL WHERE id = 3", "clip 3"), ("UPDATE clip SET scene = 'not sure' WHERE id = 3", "no scene can be called"), ("UPDATE clip SET scene = x'00'", "needs a name"),
+    ("UPDATE clip SET place = 'a' || char(10) || 'x'", "which nobody can see"), ("ALTER TABLE clip DROP COLUMN source", "damaged"), ("DROP TABLE embedding", "damaged"), ("PRAGMA application_id = 0", "of another program"),
+])
+def test_what_comes_in_is_tested_like_what_is_added(handed, tmp_path, change, words):
+    spoil(handed, change)
+    with EnrollmentStore(tmp_path / "o.sqlite", Ear()) as ours:
+        with pytest.raises(StoreError, match=words): ours.take_in(handed)
+        assert len(ours.frame) == 0 and ours.undoable is None and ours.version == 0
+
+
+def test_damaged_sound_is_a_store_error(store):
+    store.add([wave(1, s) for s in range(3)], "bus")
+    sound = bytearray(store.db.execute("SELECT sound FROM clip WHERE id = 2").fetchone()[0]); sound[30] ^= 1  # one bit of its checksum
+    store.db.execute("UPDATE clip SET sound = substr(sound, 1, 300) WHERE id = 1"); store.db.execute("UPDATE clip SET sound = ? WHERE id = 2", (bytes(sound),))
+    for i in (1, 2):
+        with pytest.raises(StoreError, match=f"the sound of clip {i} is damaged: delete it, or"): store.waveform(i)
+    assert store.check() == ["the sound of clip 1 is damaged", "the sound of clip 2 is damaged"] and len(store.waveform(3)) == 16000
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 1.0])
+def test_random_pages_are_damage(handed, tmp_path, share):
+    dice, raw = np.random.default_rng(int(10 * share)), bytearray(handed.read_bytes())
+    for page in range(4096, len(raw), 4096):
+        if dice.random() < share: raw[page:page + 4096] = dice.bytes(4096)
+    handed.write_bytes(raw)
+    with EnrollmentStore(tmp_path / "o.sqlite", Ear()) as ours:
+        with pytest.raises(StoreError, match="damaged"): ours.take_in(handed)
+        assert len(ours.frame) == 0
+    with EnrollmentStore(handed) as broken: assert broken.check()
+
+
+def test_taking_in_begins_no_store_and_changes_no_file(handed, tmp_path):
+    empty = tmp_path / "empty.sqlite"; empty.touch(mode=0o644)
+    with EnrollmentStore(tmp_path / "o.sqlite", Ear()) as ours:
+        with pytest.raises(StoreError, match="is not there, or empty"): ours.take_in(empty)
+        assert empty.stat().st_size == 0 and stat.S_IMODE(empty.stat().st_mode) == 0o644
+        handed.chmod(0o644); before, names = handed.read_bytes(), sorted(os.listdir(tmp_path))
+        assert ours.take_in(handed) == 3 and handed.read_bytes() == before and stat.S_IMODE(handed.stat().st_mode) == 0o644 and sorted(os.listdir(tmp_path)) == names
+
+
+def test_an_open_store_is_taken_in_as_it_is_now(store, tmp_path):
+    store.add([wave()], "bus")
+    with EnrollmentStore(tmp_path / "o.sqlite", Ear()) as ours:
+        assert ours.take_in(store.path) == 1
+        store.add([wave(1, 1)], "home"); assert ours.take_in(store.path) == 1 and store.take_in(store.path) == 0
+    assert store.add([wave()], "still mine") == [3]
+
+
+def test_a_file_of_somebody_else_is_read(handed):
+    "As another user where that can be tried, from a folder that cannot be written to."
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder); theirs, mine = folder / "theirs", folder / "mine"
+        theirs.mkdir(); mine.mkdir(); mine.chmod(0o777); folder.chmod(0o755)
+        with EnrollmentStore(theirs / "log.sqlite", Ear()) as s: s.add([wave(1, 7)], "log")  # closed, in WAL mode
+        for name in ("h.sqlite", "secret.sqlite"): shutil.copy(handed, theirs / name)
+        for name, mode in (("h.sqlite", 0o444), ("log.sqlite", 0o444), ("secret.sqlite", 0)): (theirs / name).chmod(mode)
+        theirs.chmod(0o555)
+        said = run("""
+            theirs, mine = Path(sys.argv[1]), sys.argv[2]
+            if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)
+            with EnrollmentStore(mine + "/o.sqlite", Ear()) as ours:
+                print(ours.take_in(theirs / "h.sqlite"), ours.take_in(theirs / "log.sqlite"), len(ours.frame), len(ours.check()))
+                for call in (lambda: ours.take_in(theirs / "secret.sqlite"), lambda: ours.export(theirs / "x.sqlite")):
+                    try: call()
+                    except StoreError as e: print(e)
+            try: EnrollmentStore(theirs / "h.sqlite")
+            except StoreError as e: print(e)
+        """, theirs, mine).splitlines()
+        theirs.chmod(0o755)
+        assert said[0] == "3 1 4 0" and "secret.sqlite cannot be opened: check the permissions" in said[1] and "x.sqlite may not be read or written" in said[2]
+        assert os.geteuid() or "is somebody else's: take_in reads it" in said[3]
+        assert sorted(p.name for p in theirs.iterdir()) == ["h.sqlite", "log.sqlite", "secret.sqlite"]
+
+
+# --- places -------------------------------------------------------------------------------------------------------------
+
+def test_only_a_file_is_replaced_by_a_store(tmp_path):
+    pipe = tmp_path / "pipe"; os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(StoreError, match="no file but a folder or a device"): EnrollmentStore(path)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    with EnrollmentStore(tmp_path / "e.sqlite") as s:
+        for path in (pipe, tmp_path):
+            with pytest.raises(StoreError, match="no file but a folder or a device"): s.export(path, overwrite=True)
+            with pytest.raises(StoreError, match="is not there"): s.take_in(path)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    for odd in (3, "a\0b", ""):
+        with pytest.raises(StoreError): EnrollmentStore(odd)
+
+
+def test_home_and_links_are_followed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path)); monkeypatch.chdir(tmp_path)
+    with EnrollmentStore("~/mine.sqlite", Ear()) as s:
+        s.add([wave()], "bus")
+        assert s.path == tmp_path / "mine.sqlite" and s.export("~/x.sqlite") == tmp_path / "x.sqlite" and s.take_in("~/x.sqlite") == 0
+    assert not (tmp_path / "~").exists()
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "real.sqlite")
+    with EnrollmentStore("link.sqlite", Ear()) as s: monkeypatch.chdir("/"); s.add([wave()], "bus"); s.export(tmp_path / "y.sqlite")
+    assert (tmp_path / "link.sqlite").is_symlink() and (tmp_path / "real.sqlite").is_file()
+    with pytest.raises(StoreError, match="no path"): EnrollmentStore("~nobody-at-all/x.sqlite")
+
+
+def test_the_log_of_a_store_that_was_taken_away_is_not_mixed_with_a_new_one(store):
+    store.add([wave()], "bus"); store.path.unlink()
+    with pytest.raises(StoreError, match="its log e.sqlite-wal is left and may hold clips"): EnrollmentStore(store.path, Ear())
+    store.path.touch()
+    with pytest.raises(StoreError, match="is left"): EnrollmentStore(store.path, Ear())
+
+
+# --- names --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, words", [
+    *((w, "that is said where no scene is recognised") for w in (*RESERVED, "Unknown", " NOT SURE ")), ("x" * 81, "81 characters; 80 is the most"), ("a\nb", r"holds '\\n', which nobody can see"),
+    ("bus\u200b", r"\\u200b"), ("a\0b", r"\\x00"), ("a\x1b[1m", r"\\x1b"), ("bus\udcff", r"\\udcff"), ("\ud800", r"\\ud800"), ("", "needs a name"), ("\u00a0", "needs a name"), (3, "needs a name, not 3"),
+])
+def test_names_that_nobody_could_tell_apart_are_refused(store, name, words):
+    store.add([wave()], "bus")
+    for call in (lambda: store.add([wave()], name), lambda: store.relabel([1], name), lambda: store.rename("bus", name)):
+        with pytest.raises(StoreError, match=words) as e: call()
+        str(e.value).encode()
+    if str(name).casefold().strip() in RESERVED: store.add([wave()], "x", places=name, source=name)
+    elif name != "":
+        with pytest.raises(StoreError): store.add([wave()], "x", places=name)
+        if name != "x" * 81:
+            with pytest.raises(StoreError): store.add([wave()], "x", source=name)
+    if isinstance(name, str) and name != "bus":
+        with pytest.raises(StoreError, match="no scene is called"): store.rename(name, "y")
+
+
+def test_names_that_look_the_same_are_the_same(store):
+    decomposed = "Ku\u0308che"
+    assert store.add([wave()] * 3, [decomposed, " K\u00fcche ", "K\u00fcche"], places=["Gare\u00a0du\u3000Nord", "", None]) == [1, 2, 3]
+    assert set(store.frame.scene) == {"K\u00fcche"} and store.frame.place.tolist() == ["Gare du Nord", None, None]
+    store.rename(decomposed, "kitchen"); assert set(store.frame.scene) == {"kitchen"}
+    store.db.execute("UPDATE clip SET scene = ? WHERE id < 3", (decomposed,))
+    store.rename(decomposed, "K\u00fcche"); assert store.frame.scene.tolist() == ["K\u00fcche"] * 2 + ["kitchen"], "an old name is found as it is"
+    store.add([wave()], np.array(["x" * 80]), source="file " + "y" * 250)
+
+
+# --- messages -----------------------------------------------------------------------------------------------------------
+
+def test_export_replaces_nothing_unless_it_is_told_to(store, tmp_path):
+    store.add([wave()], "bus")
+    thesis = tmp_path / "thesis.txt"; thesis.write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match="thesis.txt is there already and is not a store"): store.export(thesis, overwrite=overwrite)
+    assert thesis.read_text() == "years of work"
+    handed = store.export(tmp_path / "h.sqlite"); store.add([wave(1, 1)], "home")
+    with pytest.raises(StoreError, match="is there already: choose another name, or replace it with overwrite=True"): store.export(handed)
+    assert store.export(handed, overwrite=True) == handed
+    with EnrollmentStore(handed) as other:
+        assert len(other.frame) == 2
+        with pytest.raises(StoreError, match="is open as a store"): store.export(handed, overwrite=True)
+
+
+def test_export_blames_its_target(store, tmp_path):
+    store.add([wave()], "bus")
+    with pytest.raises(StoreError, match=f"there is no folder {tmp_path}/no: make it first"): store.export(tmp_path / "no" / "x.sqlite")
+    with pytest.raises(StoreError, match="there is no folder"): store.export(store.path / "x.sqlite")
+    class Full:
+        def __init__(self, db): self.db = db
+        def execute(self, sql, *values):
+            if sql.startswith("VACUUM"): raise sqlite3.OperationalError("database or disk is full")
+            return self.db.execute(sql, *values)
+        def __getattr__(self, name): return getattr(self.db, name)
+    store.delete([1]); store.db = Full(store.db)
+    with pytest.raises(StoreError, match=f"{tmp_path}/x.sqlite cannot grow: the disk is full"): store.export(tmp_path / "x.sqlite")
+    with pytest.raises(StoreError, match="no longer among the clips, but some of its sound may be left on the disk, since .* cannot grow: the disk is full. Then call forget_deleted again"): store.forget_deleted()
+    assert len(store.deleted) == 0 and not list(tmp_path.glob(".*part*"))
+
+
+def test_export_on_a_disk_that_takes_no_more(store, tmp_path):
+    "A limit on the size of files, which the system sets."
+    store.add([wave(20)], "bus")
+    said = run("""
+        import resource, signal
+        with EnrollmentStore(sys.argv[1], Ear()) as s:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+            try: s.export(sys.argv[2])
+            except StoreError as e: print(e)
+    """, store.path, tmp_path / "x.sqlite")
+    assert f"{tmp_path}/x.sqlite could not be read or written: its disk is full" in said and not list(tmp_path.glob("*x.sqlite*"))
+
+
+def test_forgetting_says_when_another_holds_the_log(store):
+    store.add([wave()], "bus"); store.delete([1]); store.db.execute("PRAGMA busy_timeout = 50")
+    with EnrollmentStore(store.path) as other:
+        other.db.execute("BEGIN"); other.db.execute("SELECT count(*) FROM clip").fetchone()
+        with pytest.raises(StoreError, match="may be left on the disk, since .* is held by another program"): store.forget_deleted()
+        other.db.execute("COMMIT")
+    store.forget_deleted()
+
+
+def test_settings_of_numpy_are_kept_as_numbers(store):
+    store.add([wave()], "bus", settings=dict(rate=np.int64(48000), gain=np.float32(0.5), on=np.bool_(True), bands=np.arange(2)))
+    assert store.frame.settings[0] == dict(rate=48000, gain=0.5, on=True, bands=[0, 1])
+    for odd in ("x", [1], dict(a={1, 2}), dict(a=float("nan")), {(1, 2): 3}):
+        with pytest.raises(StoreError): store.add([wave()], "bus", settings=odd)
+    assert len(store.frame) == 1
+
+
+def test_ids_are_whole_numbers_in_a_list(store):
+    store.add([wave()] * 2, "bus")
+    for call in (lambda: store.relabel(1, "x"), lambda: store.delete(1), lambda: store.delete("12"), lambda: store.restore(1)):
+        with pytest.raises(StoreError, match="ids come as a list"): call()
+    for odd in ("x", 1.5, None, [1]):
+        with pytest.raises(StoreError, match="is no clip: ids are whole numbers"): store.waveform(odd)
+        with pytest.raises(StoreError, match="is no clip: ids are whole numbers"): store.delete([odd])
+    for odd in (0, -1, 2**70):
+        with pytest.raises(StoreError, match="there is no clip"): store.waveform(odd)
+    store.relabel(store.frame.id, "tram"); store.relabel(np.array([1]), "home"); assert store.frame.scene.tolist() == ["home", "tram"]
+
+
+def test_whole_numbers_are_divided_by_their_full_scale(store):
+    ints = np.round(32767 * wave(gain=0.2).clip(-1, 1)).astype(np.int16)
+    store.add([ints, ints.astype(np.int32) * 65536, torch.tensor(ints), ints / 32768], "bus")
+    for i in range(1, 5): assert np.abs(store.waveform(i) - ints / 32768).max() < 1 / 32000
+    for odd in (ints.astype(np.int64), ints.astype(np.uint8), ints > 0, ["a"] * 16000, [[1.0], [1.0, 2.0]], ints * 1j, torch.zeros(16000, dtype=torch.bfloat16)):
+        with pytest.raises(StoreError, match="clip 0 "): store.add([odd], "bus")
+
+
+def test_times_know_their_zone(store):
+    assert str(store.frame.time.dt.tz) == "UTC", "an empty table too"
+    store.add([wave()], "bus")
+    assert store.frame.time[0].isoformat().endswith("+00:00") and store.frame.time.dt.tz_convert("Asia/Tokyo")[0] == store.frame.time[0]
+    assert abs((datetime.now().astimezone() - store.frame.time[0].to_pydatetime()).total_seconds()) < 60
+
+
+def test_an_encoder_that_fails_leaves_no_store_behind(tmp_path):
+    class Broken(Ear):
+        def embed(self, x): return super().embed(x) / 0 * 0
+    with pytest.raises(StoreError): EnrollmentStore(tmp_path / "b.sqlite", Broken())
+    assert not list(tmp_path.iterdir())

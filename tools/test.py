@@ -32,7 +32,7 @@ def notebooks():
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="contrastasc-") as home:
-        os.environ.update(CONTRASTASC_SCALE="tiny", CONTRASTASC_HOME=home)
+        os.environ.update(CONTRASTASC_SCALE="tiny", CONTRASTASC_HOME=home, CONTRASTASC_TEST_HOME=home)
         results = [pytest(), notebooks()]
     passed, failed = (sum(x) for x in zip(*results))
     print(f"{passed} passed, {failed} failed")
