@@ -13,7 +13,7 @@ import soundfile as sf
 import torch
 
 from contrastasc.audio import resample, write_audio
-from contrastasc.enroll import LiveEnroller, Recogniser, Stream, Take, band_levels, held_out, hints, level
+from contrastasc.enroll import LiveEnroller, Recogniser, Stream, Take, band_levels, heard_by, held_out, hints, level
 from contrastasc.scenes import load_scenes
 from contrastasc.store import EnrollmentStore, Shots
 
@@ -145,12 +145,11 @@ def test_microphone_file_and_set_are_one_path(tmp_path, enroller):
     write_audio(tmp_path / "cat.wav", torch.tensor(sound(700, 3)))
     data = (tmp_path / "cat.wav").read_bytes()
     taken = [ask(enroller, "take", start=0, stop=5)]
-    ask(enroller, "file", data[:1000], name="cat.wav", part=0, parts=2)
-    taken += [ask(enroller, "file", data[1000:], name="cat.wav", part=1, parts=2), ask(enroller, "pick", scene="beach", nth=0)]
+    ask(enroller, "file", data[:1000], name="cat.wav", upload="u", part=0, parts=2)
+    taken += [ask(enroller, "file", data[1000:], name="cat.wav", upload="u", part=1, parts=2), ask(enroller, "pick", scene="beach", nth=0)]
     assert [t[0]["from"] for t in taken] == ["microphone", "file cat.wav", f"set {scenes.name}"] and taken[2][0]["name"] == "beach"
-    for name, (facts, (wave, _)) in zip("abc", taken):
-        enroller.take = Take(np.frombuffer(wave, np.int16) / 32768, facts["from"])
-        assert ask(enroller, "enrol", name=name, place="")[0]["classes"][-1] == name
+    for name, (facts, _) in zip("abc", taken): assert ask(enroller, "enrol", take=facts["take"], name=name, place="")[0]["classes"][-1] == name
+    assert enroller.takes == {}
     assert enroller.store.frame.source.tolist() == ["microphone", "file cat.wav", f"set {scenes.name}"]
     assert "a second is the least" in ask(enroller, "file", _wav(tmp_path, 0.5), name="short.wav", part=0, parts=1)
     assert "not.wav" in ask(enroller, "file", b"hello", name="not.wav", part=0, parts=1)
@@ -170,7 +169,7 @@ def test_undo_delete_and_relabel_learn_again(enroller):
     assert ask(enroller, "relabel", clip=clip, name=" low ")[0]["classes"] == ["low", "tone 3000"] and "low" in classes()
     assert ask(enroller, "delete", clip=clip)[0]["classes"] == ["tone 3000"] and enroller.recogniser.classifier is None
     assert ask(enroller, "undo")[0]["classes"] == ["low", "tone 3000"] and enroller.recogniser.classifier is not None
-    assert isinstance(ask(enroller, "relabel", clip=clip, name="  "), str) and isinstance(ask(enroller, "enrol", name="x", place=""), str)
+    assert isinstance(ask(enroller, "relabel", clip=clip, name="  "), str) and isinstance(ask(enroller, "enrol", take="?", name="x", place=""), str)
 
 
 def test_what_another_notebook_enrols_is_noticed(enroller):
@@ -221,6 +220,179 @@ def test_shares_are_held_against_what_came_true(enroller):
     assert any("too bold" in h for h in hints(frame(*[dict(scene=s, place=f"{s}{k}") for s in "ab" for k in range(4)]), mixed, temperature=0.01))
     table = held_out(mixed)
     assert ((table.share >= 0.5) & (table.share <= 1)).all()
+
+
+def told(enroller):
+    "An enroller whose messages are kept."
+    enroller.sent = []
+    enroller.send = lambda content, buffers=None: enroller.sent.append((content, buffers))
+    return enroller
+
+
+def soon(what, seconds=20):
+    for _ in range(10 * seconds):
+        if what(): return True
+        time.sleep(0.1)
+
+
+def test_two_takes_and_two_files_at_once_are_kept_apart(tmp_path, enroller):
+    data = {hz: (write_audio(tmp_path / f"{hz}.wav", torch.tensor(sound(hz, 3))), (tmp_path / f"{hz}.wav").read_bytes())[1] for hz in (300, 3000)}
+    for part, cut in enumerate((slice(0, 5000), slice(5000, None))):
+        answers = {hz: ask(enroller, "file", d[cut], name=f"{hz}.wav", upload=hz, part=part, parts=2) for hz, d in data.items()}
+    for hz, (facts, (wave, _)) in answers.items():
+        assert facts["from"] == f"file {hz}.wav" and abs(np.abs(np.fft.rfft(np.frombuffer(wave, np.int16)[:16000])).argmax() - hz) <= 1
+        enrolled = ask(enroller, "enrol", take=facts["take"], name=f"tone {hz}", place="")[0]["clips"][-1]["id"]
+        assert abs(np.abs(np.fft.rfft(enroller.store.waveform(enrolled)[:16000])).argmax() - hz) <= 1, "another page's take was enrolled"
+    assert "enrolled already" in ask(enroller, "enrol", take=facts["take"], name="again", place="") and len(enroller.store.frame) == 2
+    assert "did not arrive whole" in ask(enroller, "file", b"x", name="late.wav", upload="z", part=1, parts=2)
+
+
+def test_files_are_called_by_their_name_and_say_when_they_are_cut(tmp_path, enroller):
+    write_audio(tmp_path / "long.wav", torch.tensor(sound(300, 40)))
+    facts, _ = ask(enroller, "file", (tmp_path / "long.wav").read_bytes(), name="long.wav", upload=1, part=0, parts=1)
+    assert facts["seconds"] == 30 and "40 s" in facts["warnings"][0] and "first 30" in facts["warnings"][0]
+    said = ask(enroller, "file", b"hello", name="../phone.m4a", upload=2, part=0, parts=1)
+    assert said.startswith("phone.m4a") and "/" not in said.split(" ")[0] and "convert" in said
+    with pytest.warns(UserWarning, match="first 30"): enroller.enrol(tmp_path / "long.wav", "long")
+
+
+def test_a_store_whose_file_is_gone_takes_nothing_more(tmp_path, enroller):
+    clip = enroller.enrol(sound(300), "a")
+    for f in tmp_path.glob("e.sqlite*"): f.unlink()
+    with pytest.raises(ValueError, match="deleted or replaced"): enroller.enrol(sound(3000), "b")
+    EnrollmentStore(tmp_path / "e.sqlite", Ear()).close()
+    for what in (dict(what="undo"), dict(what="relabel", clip=clip, name="c"), dict(what="delete", clip=clip)):
+        assert "Run the widget's cell again" in ask(enroller, what.pop("what"), **what)
+    assert enroller.store.frame.scene.tolist() == ["a"]
+
+
+def test_a_store_of_another_encoder_is_not_mixed_in(tmp_path):
+    class Other(Ear):
+        name = "other"
+        def embed(self, x): return super().embed(x).flip(1)  # as wide
+    class Sub(EnrollmentStore): pass
+    with EnrollmentStore(tmp_path / "e.sqlite", Ear()) as first: first.add([sound(300), sound(3000)], ["a", "b"])
+    for store in (EnrollmentStore(tmp_path / "e.sqlite", Ear()), EnrollmentStore(tmp_path / "e.sqlite")):
+        enroller = told(LiveEnroller(other := Other(), store))
+        if enroller.store.stale: assert "recompute" in ask(enroller, "hello")[0]["stale"] and ask(enroller, "recompute")[0]["stale"] == ""
+        assert np.abs(enroller.shots.x - other.embed(torch.tensor(np.stack([sound(300), sound(3000)])).reshape(-1, 16000)).numpy()).max() < 0.1
+    assert LiveEnroller(ear := Ear(), (given := Sub(tmp_path / "s.sqlite", ear))).store is given
+
+
+def test_hints_and_figure_ask_the_classifier_in_use(tmp_path):
+    mean = LiveEnroller(Ear(), tmp_path / "m.sqlite", method="mean")
+    for k in range(3):
+        for hz in (300, 600): mean.enrol(sound(hz, seed=k), f"tone {hz}")
+    soon(lambda: mean.advice is not None)
+    pd.testing.assert_frame_equal(mean.left_out(), held_out(mean.shots, method="mean", temperature=mean.temperature))
+    seen = []
+    import contrastasc.enroll as module
+    before, module.held_out = module.held_out, lambda *a, **k: (seen.append(a[2]), before(*a, **k))[1]
+    try: mean.hints; mean.figure()
+    finally: module.held_out = before
+    assert len(seen) >= 3 and set(seen) == {"mean"}
+
+
+def test_hints_stay_quick_when_shots_outnumber_dimensions():
+    dice, n, width = np.random.default_rng(0), 90, 336
+    y, clips = np.repeat(np.arange(n) % 15, 5), np.repeat(np.arange(n), 5)
+    given = Shots((dice.normal(size=(5 * n, width)) + 2 * dice.normal(size=(15, width))[y]).astype(np.float32), np.array([f"s{i:02}" for i in y]), clips.astype(str), clips)
+    begun = time.process_time()
+    assert len(held_out(given)) == 5 * n and hints(frame(*[dict(scene=f"s{i % 15:02}") for i in range(n)]), given) == []
+    assert time.process_time() - begun < 8, "it took 32 s before"
+    many = Shots(np.tile(given.x, (8, 1)), *(np.tile(v, 8) for v in (given.labels, given.groups, given.clips)))
+    begun = time.process_time()
+    hints(frame(*[dict(scene=f"s{i % 15:02}") for i in range(n)]), many)
+    assert time.process_time() - begun < 8
+
+
+def test_hello_does_not_wait_for_hints_and_only_the_latest_are_found(enroller):
+    for hz in (300, 3000): enroller.enrol(sound(hz), f"tone {hz}")
+    assert soon(lambda: any("hints" in c for c, _ in enroller.sent))
+    import contrastasc.enroll as module
+    calls, slow = [], module.hints
+    def late(*a): calls.append(1); time.sleep(1.5); return ["found"]
+    module.hints = late
+    try:
+        begun = time.time()
+        for k in range(4): enroller.enrol(sound(1000, seed=k), "tone 1000")
+        ask(enroller, "hello")
+        assert time.time() - begun < 1.5 + 1, "something waited for hints"
+        assert soon(lambda: enroller.advice == ["found"]) and len(calls) <= 2, "of those that waited, only the latest counts"
+    finally: module.hints = slow
+    assert ask(enroller, "hello")[0]["hints"] == ["found"]
+
+
+def test_a_clip_without_a_place_has_none(enroller):
+    enroller.enrol(sound(300), "a", "Oslo"); enroller.enrol(sound(3000), "b")
+    assert [c["place"] for c in ask(enroller, "hello")[0]["clips"]] == ["Oslo", ""] and enroller.store.frame.place[1] is None or pd.isna(enroller.store.frame.place[1])
+    assert pd.Timestamp(ask(enroller, "hello")[0]["clips"][0]["time"]).tzinfo is not None
+
+
+def test_settings_are_checked_before_they_are_set(enroller):
+    assert "'logistic' or 'mean'" in ask(enroller, "settings", sure=0.7, method="svm") and enroller.recogniser.method == "logistic" and enroller.recogniser.sure == 0.5
+    assert "above 0" in ask(enroller, "settings", limit=-1) and ask(enroller, "settings", method="mean", limit=2)[0]["method"] == "mean"
+    with pytest.raises(ValueError, match="must be 'logistic' or 'mean'"): Recogniser(Ear(), method="svm")
+
+
+def test_a_redo_of_the_store_is_offered(tmp_path):
+    class Redoing(EnrollmentStore):
+        redoable = property(lambda self: "added 1 clip of a")
+        def redo(self): self.relabel([1], "again")
+    assert ask(told(LiveEnroller(ear := Ear(), Redoing(tmp_path / "r.sqlite", ear))), "hello")[0]["redo"] == "added 1 clip of a"
+    class Plain(EnrollmentStore): redo = property()
+    assert ask(told(LiveEnroller(ear, Plain(tmp_path / "p.sqlite", ear))), "hello")[0]["redo"] is None
+
+
+def test_copies_through_other_microphones_are_learnt_and_not_kept(tmp_path):
+    enroller = LiveEnroller(Ear(), tmp_path / "d.sqlite", devices=3)
+    for hz in (300, 3000): enroller.enrol(sound(hz, 2), f"tone {hz}")
+    assert len(enroller.shots.x) == 4 and len(enroller.learnt.x) == 16 and len(enroller.store.frame) == 2 and len(enroller.recogniser.classifier._shots[1]) == 16
+    assert (enroller.learnt.labels == np.repeat(["tone 300", "tone 3000", "tone 300", "tone 3000"], [2, 2, 6, 6])).all()
+    waves = torch.tensor(np.stack([sound(300, 1), sound(3000, 1)]))
+    assert heard_by(waves, 3).shape == (6, 16000) and heard_by(waves, 0).shape == (0, 16000)
+    with pytest.raises(ValueError, match="other microphones"): heard_by(waves, 10**6)
+
+
+def test_the_map_says_what_it_keeps_and_why_it_got_nothing(tmp_path):
+    from contrastasc.explore import EmbeddingExplorer
+    scenes = load_scenes("synth-tut17", scale="tiny").subset(range(40))
+    x = np.concatenate([Ear().embed(scenes.windows(i)).mean(0, keepdim=True).numpy() for i in range(40)])
+    def explorer(**more):
+        made = EmbeddingExplorer({"ear": x}, scenes, method="pca", **more)
+        made.worker.join()
+        return made
+    deaf = told(LiveEnroller(Ear(), tmp_path / "a.sqlite", explorer=explorer()))
+    deaf.enrol(sound(300), "tone")
+    assert soon(lambda: any("not put on the map" in c.get("trouble", "") and "encoders=" in c["trouble"] for c, _ in deaf.sent))
+    enroller = told(LiveEnroller(Ear(), tmp_path / "b.sqlite", explorer=explorer(encoders={"ear": Ear()})))
+    enroller.enrol(sound(300), "tone")
+    assert soon(lambda: enroller.landed) and ask(enroller, "hello")[0]["map"] == ""
+    assert "1 clip stays" in ask(enroller, "undo")[0]["map"]
+
+
+def chapter():
+    import nbformat
+    return [c for c in nbformat.read(Path(__file__).parents[1] / "nbs" / "19_enroll.ipynb", 4).cells if c.cell_type == "code"]
+
+
+def test_the_chapters_task_wants_own_recordings(tmp_path):
+    space = dict(np=np, pd=pd, Shots=Shots, held_out=held_out, closed_set=__import__("contrastasc.evaluate").evaluate.closed_set)
+    exec(next(c.source for c in chapter() if "def hand_in" in c.source).split("\nhand_in(")[0], space)
+    scenes = load_scenes("synth-tut17", scale="tiny")
+    made = LiveEnroller(Ear(), tmp_path / "h.sqlite", scenes=scenes)
+    for name in ("beach", "office"):
+        for i in np.flatnonzero(scenes.frame.scene == name)[:3]: made.enrol(int(i))
+    assert space["hand_in"](made) is None, "clips of the set are nobody's own recordings"
+    for hz in (300, 3000):
+        for k in range(3): made.enrol(write_audio(tmp_path / f"{hz}-{k}.wav", torch.tensor(sound(hz, 2, k))), f"tone {hz}")
+    result = space["hand_in"](made)
+    assert result.accuracy == 1 and result.ci95[0] < 0.7 and sum(result.confusion.ravel()) == 6
+
+
+def test_the_chapters_widget_is_left_alive_with_a_file_that_stays():
+    code = "\n".join(c.source for c in chapter())
+    assert "enroller.send =" not in code.replace("demo.send =", "") and 'enroller = LiveEnroller(encoder, home() / "my-scenes.sqlite"' in code
 
 
 # In the browser.
@@ -470,3 +642,101 @@ def test_a_restarted_kernel_is_noticed(lab):
         page.evaluate("() => { window.restarted = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
         until(page, "x.state === 'gone' && !x.on")
         assert "Run this cell again" in page.locator(".ce-state").inner_text()
+
+
+@needs_browser
+def test_the_chapters_own_widget_answers_after_its_cells_have_run(lab):
+    "The chapter's cells from its widget to its questions, with the store of the student in another folder."
+    folder, address = lab
+    code = [c.source for c in chapter()]
+    here = "import json, contrastasc.scenes, contrastasc.synth\nfrom pathlib import Path\ncontrastasc.synth.home = lambda: Path('.').resolve()\ndef tell(x): print(json.dumps(x))"
+    first, last = (next(i for i, c in enumerate(code) if c.startswith(begin)) for begin in ("enroller = ", "sounds = torch.cat"))
+    write_notebook(folder / "chapter.ipynb", here, *code[:2], "from contrastasc.enroll import *", *code[first:last])
+    with browser(*microphone(wav(folder / "tone.wav", TONE))) as chromium:
+        page = window(chromium, 1300, 1500)
+        open_lab(page, address, "chapter.ipynb"); run_all(page)
+        until(page, "x.clips", 120000)
+        for _ in range(60):
+            if kernel(page, "tell('verdicts' in globals())"): break
+            time.sleep(1)
+        page.locator(".ce").first.scroll_into_view_if_needed(); press(page, "Listen"); until(page, "x.heardTo > 2 && x.pending.length < 3")
+        press(page, "Keep the last seconds") if see(page, "x.heardTo > 5") else until(page, "x.heardTo > 5.2") or press(page, "Keep the last seconds")
+        until(page, "x.taken"); page.get_by_label("name of the scene").fill("tone"); page.get_by_label("name of the scene").press("Enter")
+        until(page, "x.clips.length === 1")
+        assert kernel(page, "tell([len(enroller.timeline) > 0, str(enroller.store.path)])") == [True, str((folder / "my-scenes.sqlite").resolve())]
+        kernel(page, "enroller.store.close()"); stop_kernel(page)
+
+
+def drop(page, *files):
+    page.evaluate("""(files) => {
+        const drop = new DataTransfer(); for (const [name, data] of files) drop.items.add(new File([new Uint8Array(data)], name));
+        document.querySelector('.ce').dispatchEvent(new DragEvent('drop', { dataTransfer: drop, bubbles: true, cancelable: true })); }""", list(files))
+
+
+@needs_browser
+def test_names_places_files_and_rows_do_not_get_mixed_up(lab):
+    def file(hz): return list((write_audio(lab[0] / f"{hz}.wav", torch.tensor(sound(hz, 40))), (lab[0] / f"{hz}.wav").read_bytes())[1])
+    with browser(*microphone(wav(lab[0] / "tone.wav", TONE))) as chromium:
+        page = opened(chromium, lab, "mixed")
+        name, place = page.get_by_label("name of the scene"), page.get_by_label("place of the recording")
+        def pick(scene): page.get_by_label("class of the set").select_option(scene); page.get_by_role("button", name="Take", exact=True).click()
+        place.fill("Oslo"); pick("beach"); until(page, "x.taken")
+        assert (name.input_value(), place.input_value()) == ("beach", "Oslo"), "a typed place stays, an untouched name is proposed"
+        assert page.evaluate("() => String(document.activeElement.value.slice(document.activeElement.selectionStart, document.activeElement.selectionEnd))") == "beach"
+        name.press("Enter"); until(page, "x.clips.length === 1 && !x.taken")
+        assert (name.input_value(), place.input_value()) == ("", "")
+        pick("office"); until(page, "x.taken"); first = name.input_value(); pick("tram"); until(page, "x.taken.name === 'tram'")
+        assert (first, name.input_value()) == ("office", "tram"); place.fill(""); name.press("Enter"); until(page, "x.clips.length === 2 && !x.taken")
+        assert kernel(page, "tell(e.store.frame.place.isna().tolist())") == [False, True] and see(page, "x.clips.map((c) => c.place)") == ["Oslo", ""]
+        drop(page, ["low.wav", file(300)], ["high.wav", file(3000)])
+        for n, hz in ((2, 300), (3, 3000)):
+            until(page, f"x.taken && x.clips.length === {n}")
+            assert abs(kernel(page, "tell(int(np.abs(np.fft.rfft(e.take.wave[:16000])).argmax()))") - hz) <= 1 and "first 30" in page.locator(".ce-take").inner_text()
+            name.fill(f"tone {hz}"); name.press("Enter"); until(page, f"x.clips.length === {n + 1}")
+        page.locator(".ce").get_by_role("button", name="Undo").dblclick(); time.sleep(1)
+        assert see(page, "x.clips.length") == 3 and "tone 3000" in kernel(page, "tell(' '.join(e.store._read('SELECT scene FROM clip WHERE NOT alive')[0]))"), "a double click took back two"
+        assert "added 1 clip" in see(page, "x.undo.title") and see(page, "x.redo.hidden") == (not hasattr(EnrollmentStore, "redo"))
+        if not see(page, "x.redo.hidden"): press(page, "Redo"); until(page, "x.clips.length === 4"); time.sleep(0.6); press(page, "Undo"); until(page, "x.clips.length === 3")
+        field = page.locator(".ce-list input").nth(0)
+        field.click(); field.press("End"); page.keyboard.type(" half ty")
+        kernel(page, "_ = e.enrol(int(np.flatnonzero(e.scenes.frame.scene == 'park')[0]))"); until(page, "x.clips.length === 4")
+        assert field.input_value() == "beach half ty" and page.evaluate("() => document.activeElement.getAttribute('aria-label')").startswith("scene of clip")
+        assert "beach" in kernel(page, "tell(e.store.frame.scene.tolist())"), "half a name was stored"
+        field.fill("  "); field.press("Tab"); until(page, "x.trouble.textContent.includes('needs a name')"); assert field.input_value() == "beach"
+        zone = page.evaluate("() => new Date(document.querySelector('.ce').enroller.clips[0].time).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })")
+        assert zone in page.locator(".ce-list tr").nth(1).inner_text()
+        field.fill("W" * 80); field.press("Tab"); until(page, "x.classes.some((n) => n.length === 80)")
+        press(page, "Listen"); until(page, "x.bars.childElementCount > 0")
+        page.set_viewport_size(dict(width=420, height=900)); time.sleep(0.7)
+        wide = page.evaluate("() => { const box = document.querySelector('.ce').getBoundingClientRect(); return [...document.querySelectorAll('.ce button, .ce-bars span')].filter((n) => n.offsetParent && n.getBoundingClientRect().right > box.right + 1).length; }")
+        assert wide == 0, "something lies beyond the edge"
+        assert page.faults == []
+        finish(page)
+
+
+@needs_browser
+def test_the_microphone_is_closed_whatever_is_clicked(lab):
+    watch = "() => { window.tracks = []; const get = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices); navigator.mediaDevices.getUserMedia = async (c) => { await new Promise((go) => setTimeout(go, window.late || 0)); const m = await get(c); window.tracks.push(...m.getTracks()); return m; }; }"
+    with browser(*microphone(wav(lab[0] / "tone.wav", TONE))) as chromium:
+        page = opened(chromium, lab, "clicks", "for k, hz in enumerate((300, 3000)): e.enrol(0.2 * np.sin(2 * np.pi * hz * np.arange(80000) / 16000), f'tone {hz}')\ne.recogniser.limit = 1e-9\n")
+        page.evaluate(watch)
+        def live(): return page.evaluate("() => window.tracks.filter((t) => t.readyState === 'live').length")
+        page.evaluate("() => { window.late = 700; }")
+        page.evaluate(f"() => {{ {X}.switch.click(); {X}.switch.click(); {X}.start(); }}")
+        assert see(page, "x.switch.disabled"); until(page, "x.heardTo > 0.5")
+        assert live() == 1 and page.evaluate("() => window.tracks.length") == 1
+        press(page, "Stop"); assert live() == 0
+        page.evaluate(f"() => {{ {X}.start(); {X}.stop(); }}"); time.sleep(1.5)
+        assert live() == 0 and not see(page, "x.on"), "stopped while the browser asked"
+        page.evaluate("() => { window.late = 0; }")
+        press(page, "Listen"); until(page, "x.word.textContent === 'unknown'")
+        page.evaluate(f"() => {{ window.said = 0; new MutationObserver(() => window.said++).observe({X}.word, {{ childList: true, subtree: true, characterData: true }}); }}")
+        seen = see(page, "x.timeline.length"); until(page, f"x.timeline.length >= {seen + 3}")
+        assert page.evaluate("() => window.said") == 0 and see(page, "x.bars.classList.contains('ce-grey') && x.forced.textContent") == "if it had to be one of yours:"
+        press(page, "Stop"); time.sleep(0.5); assert see(page, "x.word.textContent") == "" and see(page, "x.heardTo") == see(page, "x.heardTo")
+        press(page, "What does the browser do"); page.wait_for_selector(".ce table th:has-text('change')", timeout=60000); until(page, "!x.on && !x.probe.disabled")
+        assert live() == 0 and "one after the other" in see(page, "x.bands.textContent")
+        press(page, "What does the browser do"); until(page, "x.heardTo > 0.5"); press(page, "Stop"); until(page, "!x.probe.disabled")
+        assert see(page, "[x.line.textContent, x.trouble.textContent]") == ["Stopped: nothing was measured.", ""] and live() == 0
+        assert page.faults == []
+        finish(page)
