@@ -28,7 +28,7 @@ from contrastasc.distill import DistillConfig, distill
 from contrastasc.finetune import FinetuneConfig, finetune
 from contrastasc.scenes import load_scenes
 torch.set_num_threads(1)
-scenes = load_scenes("synth-tau22", split="train").subset(range(0, 200, 2))
+scenes = load_scenes("synth-tau22", split="train").subset(range(0, 200, 3))
 teacher = finetune(scenes, config=FinetuneConfig.at("tiny"), run=out + "/stage1", progress=False)
 distill(scenes, teacher, DistillConfig.at("tiny", variant="cpm6k"), out + "/stage2", progress=False)
 print("finished")
