@@ -42,7 +42,7 @@ from contrastasc.finetune import EndToEndObjective, FinetuneConfig, HeadObjectiv
 from contrastasc.frontend import LogMel
 from contrastasc.scenes import Opener, SceneSet
 from contrastasc.softsupcon import CosineHead, ProjectionHead
-from contrastasc.train import TensorData, TrainConfig, extract_embeddings, fit, world_size
+from contrastasc.train import TensorData, extract_embeddings, fit, world_size
 
 RANK, LOCAL = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
 TRAIN, TEST, ALL = PUBLISHED["tau22"]["train"], PUBLISHED["tau22"]["test"], sum(PUBLISHED["tau22"].values())

@@ -177,7 +177,7 @@ def read_tut17(
 # %% ../nbs/01b_datasets.ipynb #4ffd57ca
 def _mini_tut17(root, frame):
     "Tables of a small TUT17; returns (path, clip's name in the world)."
-    (dev, evaluation), out = (root / f for f in TUT17_FOLDERS), []
+    dev, evaluation = (root / f for f in TUT17_FOLDERS)
     train, test = frame[frame.split == "train"], frame[frame.split == "test"]
     rows = [(f"audio/{r.path}.wav", r.scene, r.location) for r in train.itertuples()]
     _write_rows(dev / "meta.txt", rows)

@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 from .datasets import DATASETS, difference_to_published, sets_home
 from .figures import COLOURS, save_picture
-from .paper import Bench, STUDENTS, TABLES, TEACHERS, VARIANT, Start, figure2, head, measure, spread, table
+from .paper import Bench, PROTOCOL, STUDENTS, TABLES, VARIANT, Start, figure2, head, measure, spread, table
 from .cpmobile import VARIANTS
 from .scenes import load_scenes
 from .synth import home, resolve_scale
@@ -49,9 +49,8 @@ def real(
     start = Start(str(beats) if beats else _beside(folder / CHECKPOINT), str(responses) if responses else _beside(folder / "micirp"), precision)
     sets = [load_scenes(name, root) for name in ("tau22", tut17, icme24)]
     targets = {name.split("-")[0]: (s, s.frame) for name, s in zip((tut17, icme24), sets[1:])}
-    protocol = dict(min_groups=2, standardise=False, average="micro", max_per_group=None)
     train, test = (sets[0].subset(split=s) for s in ("train", "test"))
-    return Bench(f"tau22+{tut17}+{icme24}", train, test, targets, protocol, _note(("tau22", tut17, icme24), sets, start), start)
+    return Bench(f"tau22+{tut17}+{icme24}", train, test, targets, PROTOCOL, _note(("tau22", tut17, icme24), sets, start), start)
 
 # %% ../nbs/15c_study.ipynb #c17a895b
 SIZES = ("FT+KD", "C-FT+CRD")  # the rows of Figure 2
@@ -63,7 +62,7 @@ def jobs(
     sizes: Iterable[str] = tuple(VARIANTS),  # of the students in Figure 2
 ) -> list[tuple[str, int, str | None]]:  # row, seed, size of the student
     "Every measurement of Tables 1 to 3 and Figure 2, seed after seed, teachers first."
-    rows = [*[t for t in TEACHERS if t in TABLES["Table 1. Teachers"][0] or t == "linear head"], *STUDENTS]
+    rows = [*TABLES["Table 1. Teachers"][0], *STUDENTS]
     out = [("mean log-mel", 0, None)]
     for seed in seeds:
         out += [(row, seed, variant if row in STUDENTS else None) for row in rows]
@@ -77,10 +76,10 @@ def report(
     variant: str,  # of the students in the tables
 ) -> str:  # Markdown
     "Tables 1 to 3 with what they rest on."
-    notes = ["`-` was not measured. [95 % over training seeds], {95 % of the draws of shots}, (published)."]
     seeds = frame.groupby(["row", "variant"]).seed.nunique()
-    return "\n\n".join([f"# The paper's tables on {bench.name}", f"{bench.note}{len(frame)} measurements, {seeds.min()} to {seeds.max()} seeds a row. " + " ".join(notes),
-                        *(table(frame, title, variant) for title in TABLES), ""])
+    rests = f"{bench.note}{len(frame)} measurements, {seeds.min()} to {seeds.max()} seeds a row. "
+    key = "`-` was not measured. [95 % over training seeds], {95 % of the draws of shots}, (published)."
+    return "\n\n".join([f"# The paper's tables on {bench.name}", rests + key, *(table(frame, title, variant) for title in TABLES), ""])
 
 # %% ../nbs/15c_study.ipynb #5c2b0116
 def study(

@@ -16,7 +16,7 @@ import torch
 from contrastasc import scenes as rooms
 from contrastasc.audio import read_audio
 from contrastasc.datasets import (COLUMNS, DATASETS, ICME24_FOLDER, ICME24_LABELS, ICME24_SPLITS, ICME24_TIMES, PUBLISHED, SEEN, TAU22_FOLDER, TUT17_FOLDERS,
-                                  TUT17_SIDES, SceneError, difference_to_published, locate, read_icme24, read_labels, read_tau22, read_tut17, sets_home, write_miniature)
+                                  SceneError, difference_to_published, locate, read_icme24, read_labels, read_tau22, read_tut17, sets_home, write_miniature)
 from contrastasc.scenes import check_pack, load_scenes, seen_classes
 from contrastasc.synth import render, world_frame
 

@@ -1,5 +1,4 @@
 """Rows of the paper's tables: measured once, kept whole, joined with those that ship."""
-import json
 from dataclasses import asdict
 
 import numpy as np

@@ -10,7 +10,6 @@ import threading
 import time
 import zipfile
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import pytest
