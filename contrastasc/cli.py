@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CHECKS', 'check_python', 'check_packages', 'check_torchaudio', 'check_audio', 'check_gpu', 'check_disk',
-           'check_browser', 'doctor', 'parser', 'main']
+           'check_browser', 'doctor', 'positive', 'parser', 'main']
 
 # %% ../nbs/A4_cli.ipynb #464fa235
 import argparse, os, platform, shutil, subprocess, sys, tempfile
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import contrastasc
@@ -117,30 +118,40 @@ def _pack(a):
 # %% ../nbs/A4_cli.ipynb #d0a11e57
 def _download(a):
     from contrastasc.download import download, load_registry, verify
-    registry = load_registry(a.registry)
-    if not a.verify:
-        root = download(a.name, a.root, a.parts, accept=a.accept, delete_zips=a.delete_zips, mirror=a.mirror, registry=registry)
-        print(f"{a.name} is in {root}")
-        return 0
-    found = verify(a.name, a.root, a.parts, registry=registry)
-    print(found.to_string(index=False))
-    return int(found.state.isin(["missing", "corrupt"]).any())
+    registry, whole = load_registry(a.registry), True
+    if a.parts and len(a.names) > 1: raise ValueError("--parts belong to one set; give one name")
+    for name in a.names:
+        if a.verify:
+            print((found := verify(name, a.root, a.parts, registry=registry)).to_string(index=False))
+            whole &= not found.state.isin(["missing", "corrupt"]).any()
+            continue
+        root = download(name, a.root, a.parts, accept=a.accept, delete_zips=a.delete_zips, mirror=a.mirror, registry=registry)
+        print(f"{name} is in {root}")
+    return int(not whole)
 
 # %% ../nbs/A4_cli.ipynb #9ba88098
 def _bench(a):
     "What `paper` measures on."
-    from contrastasc.datasets import TAU22_FOLDER
+    from contrastasc.datasets import ICME24_FOLDER, TAU22_FOLDER, TUT17_FOLDERS
     from contrastasc.paper import recordings, worlds
-    from contrastasc.study import real
-    if a.data == "synth": return worlds(a.scale)
-    if (Path(a.data) / TAU22_FOLDER).is_dir(): return real(a.data, a.tut17, a.icme24, a.beats, a.responses, a.precision)
-    return recordings(a.data)
+    from contrastasc.study import begin, real
+    start, sets, folder = (a.beats, a.responses, a.precision), {ICME24_FOLDER, TAU22_FOLDER, *TUT17_FOLDERS}, Path(a.data)
+    if a.data == "synth": return replace(worlds(a.scale), start=begin(*start))
+    if folder.resolve().name in sets: raise ValueError(f"{folder} is one data set; --data wants the folder in which all of them lie, {folder.resolve().parent}")
+    if any((folder / name).is_dir() for name in sets): return real(folder, a.tut17, a.icme24, *start)
+    return replace(recordings(folder), start=begin(*start))
 
 def _paper(a):
-    from contrastasc.study import study
-    sizes = {} if a.sizes is None else dict(sizes=a.sizes)
-    table = study(_bench(a), a.scale, a.seeds, a.variant, out=a.out, **sizes)
-    if int(os.environ.get("RANK", 0)) == 0: print(table.attrs["files"])
+    from contrastasc.paper import VARIANT
+    from contrastasc.study import CHECKPOINT, conditions, study
+    from contrastasc.synth import resolve_scale
+    bench, scale = _bench(a), resolve_scale(a.scale)
+    variant, first = a.variant or VARIANT[scale], int(os.environ.get("RANK", 0)) == 0
+    if scale == "paper" and a.data != "synth" and bench.start.beats is None and a.beats != "none":
+        raise ValueError(f"there is no {CHECKPOINT} in {a.data}: `contrastasc download beats --root {a.data}` gets it; with --beats none teachers start from nothing")
+    if first: print(conditions(bench, scale, variant), file=sys.stderr)
+    table = study(bench, scale, a.seeds, variant, out=a.out, **({} if a.sizes is None else dict(sizes=a.sizes)))
+    if first: print(table.attrs["files"])
 
 # %% ../nbs/A4_cli.ipynb #312fc9c1
 def _finetune(a):
@@ -173,6 +184,12 @@ def _evaluate(a):
 
 # %% ../nbs/A4_cli.ipynb #438441ce
 _SCALE = dict(choices=("tiny", "class", "paper"), help="default: $CONTRASTASC_SCALE or class")
+def positive(text):
+    "An integer above zero; argparse says what is wrong with another."
+    if int(text) < 1: raise ValueError
+    return int(text)
+
+_STUDENTS = ("cpm6k", "cpm12k", "cpm30k", "cpm54k", "cpm126k")
 
 def _command(sub, name, run, about, data=True, training=False):
     "One part of the command, with the arguments that it shares with others."
@@ -194,12 +211,12 @@ def _paper_words(c):
     c.add_argument("--data", default="synth", help="folder of the unpacked real data sets, or of recordings; default: the generated worlds")
     c.add_argument("--scale", **_SCALE)
     c.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds; default: 0 1 2")
-    c.add_argument("--variant", help="the student of the tables; default: by scale")
-    c.add_argument("--sizes", nargs="*", help="students of figure 2; default: all five")
-    c.add_argument("--tut17", default="tut17", help="how TUT17 is divided: tut17, or tut17-fold1 to tut17-fold4")
-    c.add_argument("--icme24", default="icme24", help="how ICME24 is divided: icme24 (by session), icme24-recording or icme24-random")
-    c.add_argument("--beats", help="official checkpoint for the teachers; default: the one in the data's folder, if it is there")
-    c.add_argument("--responses", help="folder of impulse responses; default: micirp in the data's folder, or made ones")
+    c.add_argument("--variant", choices=_STUDENTS, help="the student of the tables; default: by scale")
+    c.add_argument("--sizes", nargs="*", choices=_STUDENTS, help="students of figure 2; default: all five")
+    c.add_argument("--tut17", default="tut17", choices=("tut17", *(f"tut17-fold{n}" for n in range(1, 5))), help="how TUT17 is divided; default: development against evaluation")
+    c.add_argument("--icme24", default="icme24", choices=("icme24", "icme24-recording", "icme24-random"), help="how ICME24 is divided; default: by session")
+    c.add_argument("--beats", help="official checkpoint for the teachers, or 'none'; default: the one in the data's folder, if it is there")
+    c.add_argument("--responses", help="folder of impulse responses, or 'none'; default: micirp in the data's folder, or made ones")
     c.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     c.add_argument("--out", help="folder for tables and figure; default: home()/results")
 
@@ -220,7 +237,7 @@ def _whole_course(sub):
 def _sets(sub):
     "download: the real data sets."
     c = _command(sub, "download", _download, "fetch a real data set or the official BEATs, or check what is there", data=False)
-    c.add_argument("name", help="tau22, tut17, icme24, beats or micirp")
+    c.add_argument("names", nargs="+", metavar="NAME", help="tau22, tut17, icme24, beats or micirp, or several of them")
     c.add_argument("--root", help="where sets lie; default: datasets in $CONTRASTASC_HOME")
     c.add_argument("--parts", nargs="+", help="only these, such as meta audio.1; an unknown one lists all")
     c.add_argument("--verify", action="store_true", help="read everything that is there again, offline; exit status 1 if not all is whole")
@@ -233,7 +250,7 @@ def _sets(sub):
 def _steps(sub):
     "pack, pretrain, finetune, distill and evaluate: one step on one data set."
     c = _command(sub, "pack", _pack, "read a scene set once and keep it as one memory-mapped file")
-    c.add_argument("--check", type=int, default=200, help="clips to compare with their sources afterwards; default: 200")
+    c.add_argument("--check", type=positive, default=200, metavar="CLIPS", help="to compare with their sources afterwards; default: 200")
     c = _command(sub, "pretrain", _pretrain, "make the weights that ship, from sounds", data=False, training=True)
     c.add_argument("--sounds", required=True, help="folder of sounds by family")
     c.add_argument("--fetch", action="store_true", help="get the sounds first: Debian packages, with apt")
@@ -268,7 +285,9 @@ def main(argv: list[str] | None = None) -> int:  # exit status: 0 fine, 1 someth
     "Entry point of the `contrastasc` command. CONTRASTASC_DEBUG=1 shows tracebacks."
     a = parser().parse_args(argv)
     try: return a.run(a) or 0
-    except KeyboardInterrupt: return 130
+    except KeyboardInterrupt:
+        print(f"contrastasc {a.command}: stopped; the same command goes on", file=sys.stderr)
+        return 130
     except (ValueError, OSError, FloatingPointError) as e:
         if os.environ.get("CONTRASTASC_DEBUG"): raise
         print(f"contrastasc {a.command}: {e}", file=sys.stderr)

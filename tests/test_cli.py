@@ -5,6 +5,7 @@ import soundfile as sf
 import torch
 
 import contrastasc
+from contrastasc.cli import main
 from contrastasc import cli
 from contrastasc.cpmobile import Student
 from contrastasc.distill import save_student
@@ -48,6 +49,39 @@ def test_doctor_says_what_is_wrong(capsys, monkeypatch):
     monkeypatch.setenv("CONTRASTASC_HOME", "/dev/null/nowhere")
     code, out, _ = run(capsys, "doctor")
     assert code == 1 and "the course needs 2.4.14" in out and "set CONTRASTASC_HOME" in out
+
+
+@pytest.mark.parametrize("option, value", [("--tut17", "icme24"), ("--icme24", "synth-icme24"), ("--sizes", "cpm7k"), ("--variant", "cpm7k")])
+def test_what_paper_cannot_do_is_said_before_it_begins(capsys, option, value):
+    with pytest.raises(SystemExit): main(["paper", option, value])
+    assert f"invalid choice: '{value}'" in capsys.readouterr().err
+
+
+def test_paper_wants_the_folder_of_all_sets_and_a_teacher_that_knows_something(capsys, tmp_path):
+    one = tmp_path / "TUT-acoustic-scenes-2017-evaluation"; one.mkdir()
+    assert f"the folder in which all of them lie, {tmp_path}" in wrong(capsys, "paper", "--data", one)
+    assert "meta.csv is missing" in wrong(capsys, "paper", "--data", tmp_path)
+    data = write_folder(tmp_path / "mine", seconds=24)
+    assert "download beats" in wrong(capsys, "paper", "--data", data, "--scale", "paper")
+    assert "no impulse responses here" in wrong(capsys, "paper", "--data", data, "--responses", tmp_path)
+
+
+def test_clips_to_check_are_counted_from_one(capsys):
+    with pytest.raises(SystemExit): main(["pack", "--data", "synth-tau22", "--check", "-5"])
+    assert "invalid positive value: '-5'" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(capsys, monkeypatch):
+    def stop(*a, **k): raise KeyboardInterrupt
+    monkeypatch.setattr("contrastasc.download.download", stop)
+    assert main(["download", "tau22", "tut17"]) == 130 and "stopped; the same command goes on" in capsys.readouterr().err
+
+
+def test_several_sets_in_one_command(capsys, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("contrastasc.download.download", lambda name, root, *a, **k: asked.append(name) or root)
+    assert main(["download", "tau22", "micirp", "--root", str(tmp_path)]) == 0 and asked == ["tau22", "micirp"]
+    assert "--parts belong to one set" in wrong(capsys, "download", "tau22", "micirp", "--parts", "meta")
 
 
 def test_unknown_scene_set(capsys): assert "synth-tau22" in wrong(capsys, "pack", "--data", "synth-tau2")

@@ -1,5 +1,7 @@
 """Rows of the paper's tables: measured once, kept whole, joined with those that ship."""
-from dataclasses import asdict
+import json
+import os
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from contrastasc.audio import write_audio
 from contrastasc.beats import BEATs, BEATsConfig
 from contrastasc.datasets import SceneError, write_miniature
 from contrastasc.paper import PAPER, STUDENTS, TABLES, TEACHERS, Start, load_rows, measure, over_seeds, recordings, table, train_row, train_teacher, worlds
-from contrastasc.study import CHECKPOINT, CLAIMS, draw_claims, real, try_claims
+from contrastasc.study import CHECKPOINT, CLAIMS, conditions, draw_claims, jobs, real, try_claims
 from contrastasc.synth import home, world_frame
 
 
@@ -142,7 +144,42 @@ def test_what_lies_beside_the_data_is_used(tmp_path, checkpoint):
     (tmp_path / "micirp").mkdir(); write_audio(tmp_path / "micirp" / "B&O_BM2.wav", torch.eye(1, 64)[0], 44100)
     bench = real(tmp_path, icme24="icme24-random")
     assert bench.start == Start(str(checkpoint), str(tmp_path / "micirp")) and bench.name == "tau22+tut17+icme24-random"
-    assert "random split" in bench.note and f"start from {CHECKPOINT}" in bench.note and set(bench.targets) == {"tut17", "icme24"}
+    words = conditions(bench, "tiny", "cpm6k")
+    assert "random split" in words and f"start from {CHECKPOINT}" in words and "measured impulse responses" in words and set(bench.targets) == {"tut17", "icme24"}
     student = train_row("student without KD", bench.train, "tiny", variant="cpm6k", progress=False, start=bench.start)
     assert all(p.isfinite().all() for p in student.parameters())
+    alone = real(tmp_path, beats="none", responses="none")
+    assert alone.start == Start() and "without pre-training" in conditions(alone, "tiny", "cpm126k") and "published" not in conditions(alone, "tiny", "cpm126k")
     with pytest.raises(SceneError, match="meta.csv is missing"): real(tmp_path / "micirp")
+    for wrong, about in (("nowhere.pt", "nowhere.pt"), (tmp_path / "micirp" / "B&O_BM2.wav", "checkpoint")):
+        with pytest.raises(ValueError, match=about): real(tmp_path, beats=wrong)
+    with pytest.raises(ValueError, match="no impulse responses here"): real(tmp_path, responses=tmp_path)
+
+
+def test_what_was_trained_depends_on_contents_not_on_paths(bench, tmp_path):
+    def run(folder): return paper._student_run("FT+KD", bench.train, "tiny", 0, "cpm6k", Start(responses=str(folder)))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir(); write_audio(tmp_path / name / "a.wav", torch.eye(1, 64)[0], 16000)
+    one, two = run(tmp_path / "one"), run(tmp_path / "two")
+    assert one[1] == two[1] != paper._student_run("FT+KD", bench.train, "tiny", 0, "cpm6k", Start())[1] and one[0].responses != two[0].responses
+    write_audio(tmp_path / "two" / "b.wav", torch.eye(1, 32)[0], 16000)
+    assert run(tmp_path / "two")[1] != one[1]
+    assert replace(bench, start=Start(responses=str(tmp_path / "two"))).setup("tiny") != replace(bench, start=Start(responses=str(tmp_path / "one"))).setup("tiny")
+    assert replace(bench, closed=bench.closed.subset(range(5))).setup("tiny") != bench.setup("tiny") != bench.setup("class")
+
+
+def test_rows_of_another_setup_are_not_mixed_in(bench, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONTRASTASC_HOME", str(tmp_path))
+    folder = tmp_path / "results" / "rows"; folder.mkdir(parents=True)
+    for n, (setup, seed) in enumerate((("a", 0), ("a", 1), ("b", 0))):
+        path = folder / f"row-{9 - n}.json"
+        path.write_text(json.dumps(dict(data="worlds", scale="tiny", row="FT+KD", variant="cpm6k", seed=seed, setup=setup, tut17_5=n / 10)))
+        os.utime(path, (n, n))
+    assert load_rows("worlds", "tiny", shipped=False).tut17_5.tolist() == [0.2]
+    (folder / "row-0.json").write_text('{"data": "wor')
+    with pytest.raises(ValueError, match="row-0.json is not a whole line of results"): load_rows("worlds", "tiny")
+
+
+def test_a_seed_given_twice_counts_once():
+    assert jobs((0, 0), "cpm6k", ("cpm6k", "cpm12k", "cpm12k")) == jobs((0,), "cpm6k", ("cpm12k",))
+    with pytest.raises(ValueError, match="no student 'cpm7k'; there are cpm6k"): jobs(sizes=("cpm7k",))
