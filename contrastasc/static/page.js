@@ -4,7 +4,7 @@ const CHUNK = 0.25, KEEP = 30, LONGEST = 600, SHOWN = 10, RESERVED = ["unknown",
 
 const CSS = BASE + `
 .cx { font-size: 15px; padding: 8px 4px 24px; } .cx h1 { font-size: 22px; margin: 4px 0; } .cx h2 { font-size: 16px; margin: 0 0 6px; } .cx p { margin: 4px 0 10px; max-width: 70ch; }
-.cx button, .cx select, .cx input[type=text] { min-height: 36px; padding: 4px 12px; } .cx input[type=text] { width: 200px; } .cx input[type=range].cp-at { width: 180px; min-height: 36px; }
+.cx button, .cx select, .cx input[type=text] { height: 36px; padding: 4px 12px; } .cx input[type=text] { width: 200px; box-sizing: border-box; } .cx input[type=range].cp-at { width: 180px; min-height: 36px; }
 .cp-main { background: #0072B2; border-color: #0072B2; } .cx .cp-main { color: #fff; background: #0072B2; }
 .cp-state:empty, .cp-warn:empty { display: none; } .cp-warn { border-left: 4px solid #D55E00; padding-left: 8px; margin: 6px 0; overflow-wrap: anywhere; }
 .cp-said { min-height: 62px; margin: 10px 0 6px; overflow-wrap: anywhere; } .cp-word { font-size: 30px; font-weight: 600; } .cp-said small { display: block; opacity: .8; }
@@ -77,7 +77,7 @@ class Page {
     const wave = Float32Array.from({ length: this.rate }, (_, i) => 0.3 * Math.sin(2 * Math.PI * (200 + 1500 * i / this.rate) * i / this.rate)), wanted = floats(this.facts.probe);
     const found = this.student.run(wave).embedding;
     this.apart = Math.max(...found.map((v, i) => Math.abs(v - wanted[i])), found.length === wanted.length ? 0 : Infinity);
-    this.proof.textContent = `an embedding computed here differs from Python's by ${short(this.apart)} at most`;
+    this.proof.textContent = `an embedding computed here differs from Python's by ${this.apart.toExponential(1)} at most`;
     if (!(this.apart < 0.001 * Math.max(1, ...wanted.map(Math.abs)))) this.warning.textContent = `This browser computes something else than the model did (difference ${short(this.apart)}): do not rely on its answers.`;
   }
 
@@ -193,7 +193,7 @@ class Page {
     if (this.word.textContent !== word) this.word.textContent = word;
     const top = said ? said.shares.indexOf(Math.max(...said.shares)) : 0;
     this.detail.textContent = !said ? (this.head ? "" : "Nothing to tell apart yet: teach it two places below.")
-      : said.word === "unknown" ? `nothing like what it knows; if it had to be one: ${words(this.head.classes[top])}` : `${words(this.head.classes[top])}: ${Math.round(100 * said.shares[top])} %${said.word === "not sure" ? " is too little to be sure" : ""}`;
+      : said.word === "unknown" ? `nothing like what it knows; if it had to be one: ${words(this.head.classes[top])}` : said.word === "not sure" ? `${Math.round(100 * said.shares[top])} % for ${words(this.head.classes[top])} is too little to be sure` : `${Math.round(100 * said.shares[top])} %`;
     this.bars.classList.toggle("cp-grey", said?.word === "unknown"); this.drawBars(said); this.draw();
   }
   drawBars(said) {
@@ -204,19 +204,20 @@ class Page {
   colour(name) { const i = this.head?.classes.indexOf(name) ?? -1; return i < 0 ? "#888" : this.facts.colours[i % this.facts.colours.length]; }
 
   draw() {
-    const seconds = this.heard.slice(0, (this.shown ?? -1) + 1).slice(-SHOWN).filter(Boolean).map((s) => s.logmel), ctx = this.mel.getContext("2d");
-    this.mel.setAttribute("aria-label", `log-mel spectrogram of the last ${plural(seconds.length, "second")}, as the student hears them`);
-    if (!seconds.length) { ctx.clearRect(0, 0, this.mel.width, this.mel.height); } else spectrogram(this.mel, this.clip(seconds), this.ink);
+    const last = this.sound ? clamp((this.shown ?? 0) + SHOWN / 2, SHOWN, this.heard.length) : this.heard.length, from = Math.max(0, Math.min(last, this.heard.length) - SHOWN);
+    const seconds = this.heard.slice(from, from + SHOWN).filter(Boolean).map((s) => s.logmel), ctx = this.mel.getContext("2d");
+    this.mel.setAttribute("aria-label", `log-mel spectrogram of ${plural(seconds.length, "second")}, as the student hears them`);
+    if (!seconds.length) { ctx.clearRect(0, 0, this.mel.width, this.mel.height); } else spectrogram(this.mel, this.clip(seconds, from), this.ink);
     this.drawTime();
   }
-  clip(seconds) {  // log-mels side by side, as 8-bit
+  clip(seconds, start) {  // log-mels side by side, as 8-bit
     const [{ bands, frames }] = seconds, mel = new Uint8Array(bands * frames * seconds.length), all = Float32Array.from(seconds.flatMap((s) => [...s.data])).sort(), low = all[Math.floor(all.length / 100)], span = Math.max(all[all.length - 1] - low, 1e-6);
     seconds.forEach(({ data }, k) => { for (let b = 0; b < bands; b++) for (let f = 0; f < frames; f++) mel[(b * seconds.length + k) * frames + f] = clamp(255 * (data[b * frames + f] - low) / span, 0, 255); });
-    return { mel, shape: [bands, frames * seconds.length], seconds: seconds.length * frames * this.facts.frontend.hop_length / this.rate, ticks: this.facts.ticks };
+    return { mel, shape: [bands, frames * seconds.length], start, seconds: seconds.length * frames * this.facts.frontend.hop_length / this.rate, ticks: this.facts.ticks };
   }
   // A stripe a second, the colour of its class and as high as its share.
   drawTime() {
-    const dpr = Math.min(window.devicePixelRatio || 1, 2), w = this.time.clientWidth || 300, h = 52, ctx = this.time.getContext("2d"), n = Math.max(this.heard.length, 30), wide = w / n, base = h - 16, counts = {};
+    const dpr = Math.min(window.devicePixelRatio || 1, 2), w = this.time.clientWidth || 300, h = 52, ctx = this.time.getContext("2d"), n = this.sound ? this.heard.length : Math.max(this.heard.length, 30), wide = w / n, base = h - 16, counts = {};
     this.time.width = w * dpr; this.time.height = h * dpr; ctx.scale(dpr, dpr);
     this.heard.forEach((second, i) => {
       const said = this.verdict(this.heard.slice(Math.max(0, i - 2), i + 1)), name = said?.word ?? "nothing", known = this.head?.classes.includes(name), tall = said ? Math.max(3, base * Math.max(...said.shares)) : 2;

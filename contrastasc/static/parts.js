@@ -67,7 +67,7 @@ function spectrogram(canvas, clip, ink) {
   ctx.fillStyle = ink; ctx.font = "11px system-ui, sans-serif"; ctx.textAlign = "right"; ctx.textBaseline = "middle";
   for (const [hz, band] of clip.ticks) ctx.fillText(hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`, left - 4, clamp(h - bottom - (band / bands) * (h - bottom - 2), 7, h - bottom - 5));
   ctx.textAlign = "center"; ctx.textBaseline = "top";
-  for (let s = 0; s <= 2; s++) ctx.fillText(short(s * clip.seconds / 2), clamp(left + s / 2 * (w - left - 4), left + 4, w - 12), h - bottom + 3);
+  for (let s = 0; s <= 2; s++) ctx.fillText(short((clip.start ?? 0) + s * clip.seconds / 2), clamp(left + s / 2 * (w - left - 4), left + 4, w - 12), h - bottom + 3);
   ctx.fillText("time [s]", left + (w - left) / 2, h - 13);
 }
 
@@ -102,6 +102,13 @@ const SAID = {
 const FLAGS = { echoCancellation: "echo cancellation", noiseSuppression: "noise suppression", autoGainControl: "automatic gain" };
 const processing = (used) => Object.keys(FLAGS).filter((f) => used[f]).map((f) => FLAGS[f]);
 
+async function loadTap(context) {
+  const url = URL.createObjectURL(new Blob([WORKLET], { type: "text/javascript" }));
+  try { await context.audioWorklet.addModule(url); }
+  catch { await context.audioWorklet.addModule(`data:text/javascript,${encodeURIComponent(WORKLET)}`); }  // a page opened as a file may not load what it made itself
+  finally { URL.revokeObjectURL(url); }
+}
+
 // The microphone as raw as the browser gives it, with the tap loaded; closed again, and null, where it is not wanted any more when it comes.
 async function openMicrophone(processed, wanted) {
   const asked = { ...Object.fromEntries(Object.keys(FLAGS).map((f) => [f, processed])), channelCount: { ideal: 2 } };
@@ -109,8 +116,7 @@ async function openMicrophone(processed, wanted) {
   try {
     media = await navigator.mediaDevices.getUserMedia({ audio: asked });
     if (wanted()) { context = new AudioContext(); await context.resume(); }
-    const url = URL.createObjectURL(new Blob([WORKLET], { type: "text/javascript" }));
-    try { await context?.audioWorklet.addModule(url); } finally { URL.revokeObjectURL(url); }
+    if (context) await loadTap(context);
     open = Boolean(context) && wanted();
   } finally { if (!open) { media?.getTracks().forEach((t) => t.stop()); context?.close(); } }
   return open ? { media, context } : null;
