@@ -90,13 +90,13 @@ function folded(weights, conv, norm) {  // a convolution with the batch normalis
 }
 const relu = (x) => { const d = x.data; for (let i = 0; i < d.length; i++) if (d[i] < 0) d[i] = 0; return x; };
 
-function conv1(x, { n_out, weight, bias }) {  // 1 x 1; widths are multiples of eight, so four channels at a time
+function conv1(x, { n_out, weight, bias }) {  // 1 x 1; widths are multiples of eight, so two outputs of four inputs at a time
   const size = x.h * x.w, out = new Float32Array(n_out * size), a = x.data;
-  for (let o = 0; o < n_out; o++) {
-    const y = out.subarray(o * size, (o + 1) * size).fill(bias[o]);
+  for (let o = 0; o < n_out; o += 2) {
+    const y = out.subarray(o * size, (o + 1) * size).fill(bias[o]), z = out.subarray((o + 1) * size, (o + 2) * size).fill(bias[o + 1]);
     for (let i = 0; i < x.c; i += 4) {
-      const at = o * x.c + i, w0 = weight[at], w1 = weight[at + 1], w2 = weight[at + 2], w3 = weight[at + 3], p = i * size, q = p + size, r = q + size, s = r + size;
-      for (let k = 0; k < size; k++) y[k] += w0 * a[p + k] + w1 * a[q + k] + w2 * a[r + k] + w3 * a[s + k];
+      const at = o * x.c + i, to = at + x.c, w0 = weight[at], w1 = weight[at + 1], w2 = weight[at + 2], w3 = weight[at + 3], v0 = weight[to], v1 = weight[to + 1], v2 = weight[to + 2], v3 = weight[to + 3], p = i * size, q = p + size, r = q + size, s = r + size;
+      for (let k = 0; k < size; k++) { const A = a[p + k], B = a[q + k], C = a[r + k], D = a[s + k]; y[k] += w0 * A + w1 * B + w2 * C + w3 * D; z[k] += v0 * A + v1 * B + v2 * C + v3 * D; }
     }
   }
   return { c: n_out, h: x.h, w: x.w, data: out };

@@ -250,8 +250,10 @@ class Page {
   state_of() { return { model: this.facts.fingerprint, bands: this.facts.bands, clips: this.clips.map((c) => ({ ...c, x: c.x.map(toBase64) })) }; }
   take_in(state) {
     if (state?.model !== this.facts.fingerprint || state.bands !== this.facts.bands || !Array.isArray(state.clips)) throw new Error("This file was learnt with another model, or is something else: take one that this page has saved.");
-    const width = this.student.run(new Float32Array(this.rate)).embedding.length, clips = state.clips.map((c) => ({ name: String(c.name), from: String(c.from), time: String(c.time), x: c.x.map(floats) }));
-    if (clips.some((c) => !c.name || !c.x.length || c.x.some((x) => x.length !== width || !x.every(Number.isFinite)))) throw new Error("This file is damaged: take another copy.");
+    const width = floats(this.facts.probe).length, whole = (c) => c.name && c.x.length && c.x.every((x) => x.length === width && x.every(Number.isFinite));
+    let clips = [];
+    try { clips = state.clips.map((c) => ({ name: String(c.name), from: String(c.from), time: String(c.time), x: c.x.map(floats) })); } catch { clips = [{}]; }
+    if (!clips.every(whole)) throw new Error("This file is damaged: take another copy.");
     const known = new Set(this.clips.map((c) => c.time + c.name)); this.clips.push(...clips.filter((c) => !known.has(c.time + c.name)));
   }
   remember() { try { const kept = localStorage.getItem(this.key); if (kept) this.take_in(JSON.parse(kept)); } catch { /* nothing kept, or nothing of this model */ } }

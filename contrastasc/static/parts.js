@@ -95,7 +95,7 @@ registerProcessor("tap", Tap);`;
 
 const SAID = {
   NotAllowedError: ["denied", "The browser may not use the microphone. Allow it in the address bar (the icon before the address), then press the button again. Files work without it."],
-  NotFoundError: ["no microphone", "There is no microphone. Plug one in, or choose a file below."],
+  NotFoundError: ["no microphone", "There is no microphone. Plug one in, or choose a file."],
   NotReadableError: ["busy", "The microphone cannot be opened: another program may hold it. Close that program, then press the button again."],
 };
 
