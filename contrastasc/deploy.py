@@ -29,10 +29,11 @@ from .project import directions
 from .store import EnrollmentStore
 from .train import atomic_write, model_fingerprint
 
-# %% ../nbs/20_deploy.ipynb #42947f25
+# %% ../nbs/20_deploy.ipynb #7c36a4dd
 class ExportError(ValueError):
     "A model that cannot be exported, or whose export does not do what the model does; the message says what to do."
 
+# %% ../nbs/20_deploy.ipynb #01231da9
 @dataclass
 class _Judging:
     "A fitted classifier and what is done before and after it."
@@ -62,6 +63,7 @@ def _of_store(store, student) -> _Judging:
     with EnrollmentStore(store.path, student) as own: recogniser.learn(own.shots())
     return _learnt(recogniser, student)
 
+# %% ../nbs/20_deploy.ipynb #7869a9e6
 def _judging(given, student) -> _Judging | None:
     "A classifier in any of its forms, for this student."
     if given is None: return None
@@ -80,6 +82,7 @@ def _ready(student) -> Student:
     if not isinstance(student.frontend, LogMel): raise ExportError(f"only a Student that hears through LogMel can be exported, not through {type(student.frontend).__name__}")
     return copy.deepcopy(student).cpu().float().eval()
 
+# %% ../nbs/20_deploy.ipynb #eed9e569
 def _fold(module):
     "Batch normalisations into the convolutions before them."
     for pair in module.modules():
@@ -125,6 +128,7 @@ def _origin(student) -> dict:
     licence = "Apache-2.0; what it heard has licences of its own, listed on the card" if shipped else "yours to say"
     return dict(model=student.name, fingerprint=own, card=card, licence=licence)
 
+# %% ../nbs/20_deploy.ipynb #817cba12
 def _about(student, judging) -> dict:
     "Facts that travel with a graph, as text."
     classes = judging.classifier.classes_.tolist() if judging else getattr(student, "classes", None)
@@ -139,6 +143,7 @@ def _packages():
     except ImportError as e: raise ExportError(f'export_onnx needs the package {e.name}: pip install "contrastasc[deploy]"') from None
     return onnx, onnxruntime
 
+# %% ../nbs/20_deploy.ipynb #82985f2e
 @contextmanager
 def _without_chatter():
     "Without two messages of the exporter: that torchvision is not there, and that one of its functions will be renamed."
@@ -151,6 +156,7 @@ def _without_chatter():
             yield
     finally: logger.removeFilter(other)
 
+# %% ../nbs/20_deploy.ipynb #b50cfa2c
 def _trace(graph, about) -> bytes:
     "The graph as the bytes of an ONNX file, with facts beside it."
     rate = graph.student.sample_rate
@@ -165,6 +171,7 @@ def _trace(graph, about) -> bytes:
 _LEVELS = {"loud": 0.5, "-60 dB": 0.0005, "silence": 0.0}
 _WITHIN = dict(logmel=5e-5, embedding=5e-4, logits=1e-3, probabilities=5e-3, novelty=5e-3)  # largest difference allowed, as a share of the largest value above 1
 
+# %% ../nbs/20_deploy.ipynb #2d8c7640
 def _probes(rate):
     "Sound-shaped noise with a glide in it, in three shapes of batch: [B, T]."
     dice, out = torch.Generator().manual_seed(0), []
@@ -176,6 +183,7 @@ def _probes(rate):
         out.append(wave / wave.abs().max())
     return out
 
+# %% ../nbs/20_deploy.ipynb #03e8f7c5
 def _wanted(student, judging, waves) -> dict:  # what torch says
     with torch.inference_mode(): logmel, x = student.frontend(waves), student.embed(waves)
     if judging: return dict(logmel=logmel.numpy(), embedding=x.numpy()) | judging.answers(x.numpy())
@@ -194,6 +202,7 @@ def _differences(session, student, judging) -> pd.DataFrame:
                 rows[level][name] = max(rows[level].get(name, 0), np.abs(x - wanted[name]).max() / max(1, np.abs(wanted[name]).max()))
     return pd.DataFrame(rows).T
 
+# %% ../nbs/20_deploy.ipynb #df532f47
 def _clock(act, times=20) -> float:  # median seconds
     act(); took = []
     for _ in range(times): start = time.perf_counter(); act(); took.append(time.perf_counter() - start)
@@ -234,6 +243,7 @@ def _glide(rate) -> np.ndarray:  # float32 [rate]
     t = np.arange(rate) / rate
     return (0.3 * np.sin(2 * np.pi * (200 + 1500 * t) * t)).astype(np.float32)
 
+# %% ../nbs/20_deploy.ipynb #dafd2a92
 def _halved(student):
     "The student as its page has it, and its weights as bytes."
     state = halve({k: v for k, v in student.backbone.state_dict().items() if v.is_floating_point()})
@@ -249,6 +259,7 @@ def _packed_classifier(judging) -> dict:
     plain = dict(classes=[str(n) for n in c.classes_], normalise=judging.normalise, standardise=c.standardise, unknown=c.unknown, temperature=c.temperature_, threshold=c.threshold_)
     return plain | {k: _base64(v) for k, v in judging.numbers().items()}
 
+# %% ../nbs/20_deploy.ipynb #e01e023d
 def _packed_shots(judging, room) -> dict:
     "Shots, from which the page learns on: of each class every n-th, so that they fit into so many bytes."
     x, y, groups = judging.classifier._shots
@@ -309,6 +320,7 @@ def export_model(
     kinds[Path(path).suffix](student, path, classifier)
     return Path(path)
 
+# %% ../nbs/20_deploy.ipynb #471632cd
 @patch
 def export(self: LiveEnroller,
     path: str | Path,  # .onnx or .html

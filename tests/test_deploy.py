@@ -385,7 +385,7 @@ def pages(tmp_path_factory):
     waves, labels, _ = shots(model, seed=5)
     def put(name, wave, rate=16000): sf.write(folder / name, (wave if rate == 16000 else resample(wave, 16000, rate)).numpy(), rate, subtype="PCM_16")
     put("hall.wav", waves[labels == "hall"].flatten()); put("desk.wav", waves[labels == "desk"].flatten()); put("short.wav", waves[0][:4000])
-    put("walk.wav", torch.cat([waves[labels == n][:4].flatten() for n in ("desk", "yard", "hall")]), 48000); put("hall48.wav", waves[labels == "hall"].flatten(), 48000)
+    put("walk.wav", torch.cat([waves[labels == n][:k].flatten() for n, k in (("desk", 3), ("yard", 4))]), 48000); put("hall48.wav", waves[labels == "hall"].flatten(), 48000)
     (folder / "page.wav").write_text("<html>no sound</html>")
     return folder, model
 
@@ -442,13 +442,12 @@ def test_the_microphone_is_heard_and_two_new_places_are_learnt_by_keyboard_and_k
 
 
 @needs_browser
-def test_the_embedding_of_the_microphone_is_that_of_the_sound(pages, chromium):
-    folder, model = pages
-    page = opened(chromium, folder / "three.html")
-    press(page, "Listen"); until(page, "x.heard.filter(Boolean).length >= 10")
+def test_the_word_changes_with_the_place(pages, chromium):
+    page = opened(chromium, pages[0] / "three.html")
+    press(page, "Listen"); until(page, "x.heard.filter(Boolean).length >= 6")
     words = see(page, "x.heard.map((s, i) => x.verdict(x.heard.slice(Math.max(0, i - 2), i + 1))?.word)")
     press(page, "Stop")
-    assert words[3] == "desk" and words[7] == "yard" and all(w in ("desk", "yard", "hall", "not sure", "unknown") for w in words if w)
+    assert words[2] == "desk" and words[5] == "yard"
     page.close()
 
 
