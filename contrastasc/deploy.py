@@ -51,10 +51,16 @@ class _Judging:
         c = self.classifier
         return dict(centre=c.centre_, scale=c.scale_, weight=c.weight_ * c.scale_[:, None], bias=c.bias_ + c.centre_ @ c.weight_, means=c.means_)
 
-# %% ../nbs/20_deploy.ipynb #32206b34
+# %% ../nbs/20_deploy.ipynb #be353a5d
+def _glide(rate) -> np.ndarray:  # float32 [rate]
+    "A second of a rising tone, which anybody can make again: who answers it alike is alike."
+    t = np.arange(rate) / rate
+    return (0.3 * np.sin(2 * np.pi * (200 + 1500 * t) * t)).astype(np.float32)
+
 def _learnt(recogniser, student) -> _Judging:
     if recogniser.classifier is None: raise ExportError("nothing can be told apart yet: enrol at least two scenes, then export")
-    if model_fingerprint(recogniser.encoder) != model_fingerprint(student): raise ExportError("the scenes were enrolled with another encoder than the one to be exported: export that one")
+    both = [Recogniser(e).embed(_glide(student.sample_rate)[None]) for e in (recogniser.encoder, student)]
+    if both[0].shape != both[1].shape or not np.allclose(*both, rtol=1e-3, atol=1e-3): raise ExportError("the scenes were enrolled with another encoder than the one to be exported: export that one")
     return _Judging(recogniser.classifier, True, recogniser.sure, recogniser.limit)
 
 def _of_store(store, student) -> _Judging:
@@ -136,12 +142,12 @@ def _about(student, judging) -> dict:
     if judging: facts |= dict(sure=judging.sure, limit=judging.limit)
     return _origin(student) | {k: json.dumps(v) for k, v in facts.items()}
 
-# %% ../nbs/20_deploy.ipynb #77e0af4a
+# %% ../nbs/20_deploy.ipynb #80805010
 def _packages():
-    "onnx and onnxruntime, where they are installed."
+    "onnxruntime, where it and the exporter's packages are installed."
     try: import onnx, onnxruntime, onnxscript
     except ImportError as e: raise ExportError(f'export_onnx needs the package {e.name}: pip install "contrastasc[deploy]"') from None
-    return onnx, onnxruntime
+    return onnxruntime
 
 # %% ../nbs/20_deploy.ipynb #82985f2e
 @contextmanager
@@ -169,7 +175,7 @@ def _trace(graph, about) -> bytes:
 
 # %% ../nbs/20_deploy.ipynb #dcbb9ece
 _LEVELS = {"loud": 0.5, "-60 dB": 0.0005, "silence": 0.0}
-_WITHIN = dict(logmel=5e-5, embedding=5e-4, logits=1e-3, probabilities=5e-3, novelty=5e-3)  # largest difference allowed, as a share of the largest value above 1
+_WITHIN = dict(logmel=5e-5, embedding=5e-4, logits=1e-3, probabilities=5e-3, novelty=5e-3)  # largest difference allowed, as a share of the output's largest value, or of 1
 
 # %% ../nbs/20_deploy.ipynb #2d8c7640
 def _probes(rate):
@@ -189,9 +195,9 @@ def _wanted(student, judging, waves) -> dict:  # what torch says
     if judging: return dict(logmel=logmel.numpy(), embedding=x.numpy()) | judging.answers(x.numpy())
     with torch.inference_mode(): return dict(logmel=logmel.numpy(), embedding=x.numpy(), logits=student(waves).numpy())
 
-# %% ../nbs/20_deploy.ipynb #4e2fd70b
+# %% ../nbs/20_deploy.ipynb #b1b8ed83
 def _differences(session, student, judging) -> pd.DataFrame:
-    "Largest difference of each output at each level, as a share of the largest value above 1."
+    "Largest difference of each output at each level, as a share of its largest value, or of 1 where that is less."
     rows = {level: {} for level in _LEVELS}
     names = [o.name for o in session.get_outputs()]
     for wave in _probes(student.sample_rate):
@@ -224,7 +230,7 @@ def export_onnx(
     In: `waveform` float32 [B, T] at `sample_rate` of the metadata, B and T free, a second or more. Out: `logmel` [B, 1, n_mels, frames];
     `embedding` [B, D], as `student.embed`; with a classifier `probabilities` [B, C] and `novelty` [B], above `limit` of the metadata an
     unknown sound; without one `logits` [B, C]. ExportError, with nothing written, where a package is missing or the file would answer otherwise."""
-    _, runtime = _packages()
+    runtime = _packages()
     ready = _ready(student)
     judging = _judging(classifier, ready)
     data = _trace(_Graph(copy.deepcopy(ready), judging).eval(), _about(student, judging))
@@ -236,12 +242,6 @@ def export_onnx(
     ratio = _clock(lambda: session.run(None, {"waveform": wave.numpy()})) / _clock(lambda: _wanted(ready, judging, wave))
     atomic_write(path, data)
     return table.assign(bytes=len(data), time_over_torch=ratio)
-
-# %% ../nbs/20_deploy.ipynb #63a332e9
-def _glide(rate) -> np.ndarray:  # float32 [rate]
-    "A second of a rising tone, which the page makes as well: its embedding is the page's own check."
-    t = np.arange(rate) / rate
-    return (0.3 * np.sin(2 * np.pi * (200 + 1500 * t) * t)).astype(np.float32)
 
 # %% ../nbs/20_deploy.ipynb #dafd2a92
 def _halved(student):
@@ -263,7 +263,8 @@ def _packed_classifier(judging) -> dict:
 def _packed_shots(judging, room) -> dict:
     "Shots, from which the page learns on: of each class every n-th, so that they fit into so many bytes."
     x, y, groups = judging.classifier._shots
-    step = max(1, -(-len(x) * (x.shape[1] * 8 // 3 + 40) // max(room, 1)))
+    each = x.shape[1] * 8 // 3 + 20 + max(len(json.dumps(str(c))) for c in judging.classifier.classes_)
+    step = max(1, -(-len(x) * each // room))
     keep = np.concatenate([np.flatnonzero(y == c)[::step] for c in judging.classifier.classes_])
     return dict(x=_base64(x[keep], "<f2"), names=[str(n) for n in y[keep]], groups=[int(g) for g in groups[keep]])
 

@@ -284,9 +284,10 @@ class Deaf(nn.Module):
 
 def test_what_cannot_be_exported_is_said_in_one_sentence(tmp_path):
     model = student()
-    empty, other = Recogniser(model), recogniser(student(seed=1))
+    empty, other, elsewhere = Recogniser(model), recogniser(student(seed=1)), recogniser(student())
+    elsewhere.encoder = Student(LogMel(fmax=8000), elsewhere.encoder.backbone).eval()
     for act, suffix in ((export_page, ".html"), (export_onnx, ".onnx")):
-        for given, words in ((FewShotClassifier(), "has learnt nothing"), (fitted(student("cpm12k")), "fitted on 40 dimensions, this student's embeddings have 32"), ("desk", "not str"), (empty, "enrol at least two scenes"), (other, "another encoder")):
+        for given, words in ((FewShotClassifier(), "has learnt nothing"), (fitted(student("cpm12k")), "fitted on 40 dimensions, this student's embeddings have 32"), ("desk", "not str"), (empty, "enrol at least two scenes"), (other, "another encoder"), (recogniser(model.read_as(2)), "another encoder"), (elsewhere, "another encoder")):
             with pytest.raises(ExportError, match=words): act(model, tmp_path / f"s{suffix}", given)
         with pytest.raises(ExportError, match="not BEATs: distil it"): act(BEATs(BEATsConfig(encoder_layers=1, encoder_embed_dim=32, encoder_ffn_embed_dim=32, encoder_attention_heads=2, embed_dim=32)), tmp_path / f"s{suffix}")
         with pytest.raises(ExportError, match="not through Deaf"): act(Student(Deaf(), CPMobile("cpm6k")), tmp_path / f"s{suffix}")
@@ -399,7 +400,7 @@ def chromium(pages):
 def test_a_file_is_heard_second_by_second_as_in_python(pages, chromium):
     folder, model = pages
     page = opened(chromium, folder / "three.html")
-    assert see(page, "x.apart") < 1e-4 and see(page, "x.warning.textContent") == "" and see(page, "x.root.innerText").count("desk") >= 1
+    assert see(page, "x.apart") < 1e-4 and see(page, "x.doubt.textContent + x.warning.textContent") == "" and see(page, "x.root.innerText").count("desk") >= 1
     give(page, folder / "hall.wav"); until(page, "x.state === 'file'")
     wave = torch.tensor(see(page, "[...x.sound]"), dtype=torch.float32)
     assert near(wave, sf.read(folder / "hall.wav")[0], 1e-4)
@@ -499,7 +500,7 @@ def test_a_page_that_computes_otherwise_says_so(pages, chromium):
     probe = np.frombuffer(base64.b64decode(facts["probe"]), np.float32) * 1.05
     (folder / "wrong.html").write_text((folder / "own.html").read_text().replace(facts["probe"], packed(probe)))
     page = opened(chromium, folder / "wrong.html")
-    assert "do not rely on its answers" in see(page, "x.warning.textContent")
+    assert "do not rely on its answers" in see(page, "x.doubt.textContent")
     page.close()
 
 
@@ -508,7 +509,8 @@ def test_nothing_can_leave_the_page(pages, chromium):
     page = opened(chromium, pages[0] / "own.html")
     for attempt in ("fetch('https://example.invalid/x')", "import('https://example.invalid/x.js')", "new Promise((go, no) => { const i = new Image(); i.onload = go; i.onerror = no; i.src = 'https://example.invalid/x.png'; })"):
         assert page.evaluate(f"() => {attempt}.then(() => 'left').catch(() => 'kept')") == "kept"
-    assert page.evaluate("() => navigator.sendBeacon('https://example.invalid/x', 'x')") in (False, True) and page.strangers == []
+    page.evaluate("() => navigator.sendBeacon('https://example.invalid/x', 'x')"); time.sleep(0.3)
+    assert page.strangers == []
     page.close()
 
 

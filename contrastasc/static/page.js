@@ -45,7 +45,7 @@ class Page {
     const button = (text, act, more = {}) => make("button", { type: "button", onclick: act, ...more }, text);
     this.switch = button("Listen", () => this.on ? this.stop() : this.listen().catch((e) => this.failed(e)), { class: "cp-main" });
     this.line = make("span", { class: "cp-state", role: "status" }); this.meter = make("meter", { min: -70, max: 0, low: -60, high: -3, optimum: -20, value: -70, "aria-label": "level in dB below full scale" });
-    this.about = make("div", { class: "cx-note" }); this.warning = make("div", { class: "cp-warn", role: "alert" }); this.trouble = make("div", { class: "cp-warn", role: "alert" });
+    this.about = make("div", { class: "cx-note" }); this.warning = make("div", { class: "cp-warn", role: "alert" }); this.doubt = make("div", { class: "cp-warn", role: "alert" }); this.trouble = make("div", { class: "cp-warn", role: "alert" });
     this.file = make("input", { type: "file", accept: "audio/*", hidden: true, onchange: () => { this.open(this.file.files[0]); this.file.value = ""; } });
     this.at = make("input", { type: "range", class: "cp-at", min: 0, value: 0, "aria-label": "second of the file", oninput: () => this.show(+this.at.value) });
     this.player = button("▶ Play", () => this.play()); this.whole = make("span", { class: "cx-note" }); this.fileBar = make("div", { class: "cx-bar", hidden: true }, this.player, this.at, this.whole);
@@ -59,7 +59,7 @@ class Page {
     this.speed = make("dd", {}, "not measured yet"); this.save = button("Save as a file", () => this.download());
     this.root = make("div", { class: "cx" },
       make("h1", {}, this.facts.title), make("p", {}, "Everything happens inside this page. It can send nothing: it forbids itself every connection. What is learnt here stays in this browser."),
-      make("div", { class: "cx-bar" }, this.switch, button("Choose a sound file…", () => this.file.click()), this.file, make("span", { class: "cx-note" }, "or drop one here"), this.meter, this.line), this.about, this.warning, this.trouble,
+      make("div", { class: "cx-bar" }, this.switch, button("Choose a sound file…", () => this.file.click()), this.file, make("span", { class: "cx-note" }, "or drop one here"), this.meter, this.line), this.about, this.doubt, this.warning, this.trouble,
       make("div", { class: "cp-said" }, this.word, this.detail), this.bars, this.fileBar, this.mel, this.time,
       make("section", { class: "cp-part" }, make("h2", {}, "Teach it a place"), this.how,
         make("div", { class: "cx-bar" }, this.name, this.names, this.length, this.record, this.keep, this.use, this.progress), this.list,
@@ -78,7 +78,7 @@ class Page {
     const found = this.student.run(wave).embedding;
     this.apart = Math.max(...found.map((v, i) => Math.abs(v - wanted[i])), found.length === wanted.length ? 0 : Infinity);
     this.proof.textContent = `an embedding computed here differs from Python's by ${this.apart.toExponential(1)} at most`;
-    if (!(this.apart < 0.001 * Math.max(1, ...wanted.map(Math.abs)))) this.warning.textContent = `This browser computes something else than the model did (difference ${short(this.apart)}): do not rely on its answers.`;
+    if (!(this.apart < 0.001 * Math.max(1, ...wanted.map(Math.abs)))) this.doubt.textContent = `This browser computes something else than the model did (difference ${short(this.apart)}): do not rely on its answers.`;
   }
 
   // One second or more to what is known of it.
@@ -240,7 +240,7 @@ class Page {
     if (!name) { this.name.focus(); return this.tell("Give the place a name first, then learn it."); }
     if (RESERVED.includes(name.toLowerCase())) return this.tell(`No place can be called ${name}: that is said where nothing is recognised.`);
     if (!whole.length) return this.tell("Nothing was heard yet: listen for some seconds, or choose a file.");
-    this.tell(""); this.clips.push({ name, from, time: new Date().toISOString(), x: whole.map((s) => Float32Array.from(s.embedding)) }); this.changed();
+    this.tell(seconds.length > KEEP ? `Its first ${KEEP} seconds were learnt.` : ""); this.clips.push({ name, from, time: new Date().toISOString(), x: whole.map((s) => Float32Array.from(s.embedding)) }); this.changed();
   }
   changed() {
     try { localStorage.setItem(this.key, JSON.stringify(this.state_of())); } catch { /* a page without a store of its own: the file remains */ }
