@@ -61,7 +61,7 @@ def _learnt(recogniser, student) -> _Judging:
     if recogniser.classifier is None: raise ExportError("nothing can be told apart yet: enrol at least two scenes, then export")
     both = [Recogniser(e).embed(_glide(student.sample_rate)[None]) for e in (recogniser.encoder, student)]
     if both[0].shape != both[1].shape or not np.allclose(*both, rtol=1e-3, atol=1e-3): raise ExportError("the scenes were enrolled with another encoder than the one to be exported: export that one")
-    return _Judging(recogniser.classifier, True, recogniser.sure, recogniser.limit)
+    return _Judging(copy.copy(recogniser.classifier).recalibrate(), True, recogniser.sure, recogniser.limit)  # live, it may be that the temperature is not fitted yet
 
 def _of_store(store, student) -> _Judging:
     "What chapter 19 would learn from a store."

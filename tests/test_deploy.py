@@ -342,7 +342,7 @@ def test_what_was_enrolled_is_exported_from_store_recogniser_and_widget(tmp_path
     assert enroller.export(tmp_path / "widget.html") == tmp_path / "widget.html"
     one, two = (facts_of(tmp_path / f"{n}.html") for n in ("store", "widget"))
     assert one["judging"]["classes"] == two["judging"]["classes"] == ["desk", "hall", "yard"] and len(one["shots"]["names"]) == 24
-    assert hashlib.sha256(one["judging"]["weight"].encode()).digest() == hashlib.sha256(two["judging"]["weight"].encode()).digest() and one["judging"]["normalise"]
+    assert hashlib.sha256(one["judging"]["weight"].encode()).digest() == hashlib.sha256(two["judging"]["weight"].encode()).digest() and one["judging"]["normalise"] and one["judging"]["temperature"] == two["judging"]["temperature"] != 1
     with EnrollmentStore(tmp_path / "e.sqlite", student(seed=1)) as other:
         with pytest.raises(ValueError, match="recompute"): export_page(student(seed=1), tmp_path / "other.html", other)
     enroller.store.close()
@@ -487,7 +487,10 @@ def test_what_is_no_sound_is_said_and_the_page_goes_on(pages, chromium):
     for name, words in (("page.wav", "page.wav cannot be read as sound"), ("short.wav", "short.wav has 0.3 s of sound; a second is the least")):
         give(page, folder / name); until(page, f"x.trouble.textContent.includes('{words}')")
         assert see(page, "x.state") == "off"
-    give(page, folder / "desk.wav"); until(page, "x.state === 'file'")
+    page.evaluate("""(text) => {
+        const given = new DataTransfer(); given.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], "dropped.wav"));
+        document.querySelector(".cx").dispatchEvent(new DragEvent("drop", { dataTransfer: given, bubbles: true, cancelable: true })); }""", base64.b64encode((folder / "desk.wav").read_bytes()).decode())
+    until(page, "x.state === 'file' && x.called === 'dropped.wav'")
     assert see(page, "x.trouble.textContent") == "" and page.locator(".cp-bars .cp-track").count() == 10 and "43 scenes it was trained on" in page.locator(".cx").inner_text()
     assert see(page, "x.heard[0].result.shares.length") == 43
     page.close()
