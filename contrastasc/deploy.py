@@ -205,7 +205,7 @@ def _differences(session, student, judging) -> pd.DataFrame:
             found, wanted = session.run(None, {"waveform": (gain * wave).numpy()}), _wanted(student, judging, gain * wave)
             for name, x in zip(names, found):
                 if x.shape != wanted[name].shape: raise ExportError(f"the graph gives {name} of shape {x.shape}, the model {wanted[name].shape}: nothing was written")
-                rows[level][name] = max(rows[level].get(name, 0), np.abs(x - wanted[name]).max() / max(1, np.abs(wanted[name]).max()))
+                rows[level][name] = np.maximum(rows[level].get(name, 0), np.abs(x - wanted[name]).max() / max(1, np.abs(wanted[name]).max()))  # NaN stays
     return pd.DataFrame(rows).T
 
 # %% ../nbs/20_deploy.ipynb #df532f47
