@@ -83,7 +83,7 @@ def exported(folder):
     file = export_page(made["enroller"].recogniser.encoder, folder / "page.html", made["enroller"])
     for theme in ("light", "dark"):
         with browser(*microphone(folder / "walk.wav")) as chromium:
-            page = window(chromium, 860, 900, color_scheme=theme)
+            page = window(chromium, 860, 740, color_scheme=theme)
             page.goto(f"file://{file}")
             page.get_by_role("button", name="Listen").click()
             while page.evaluate(f"() => {see}.heard.length") < 19: time.sleep(0.1)
