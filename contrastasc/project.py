@@ -9,8 +9,9 @@ __all__ = ['METHODS', 'directions', 'nearest', 'Projection', 'ranks', 'MapErrors
 # %% ../nbs/16_project.ipynb #34d2f5e1
 import hashlib, io, threading, warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from unittest.mock import patch
 import matplotlib.pyplot as plt
@@ -68,11 +69,20 @@ def _steps(report, steps, **_):
         if report: report((i + 1) / len(steps))
 
 # %% ../nbs/16_project.ipynb #b872ab18
+@cache
+def _ready_umap():
+    "The package. What numba makes of it takes 15 s; kept on disk, it is there for the next process."
+    import umap, umap.layouts  # takes seconds, so only where it is wanted
+    from numba.core.dispatcher import Dispatcher
+    for f in [f for module in (umap.umap_, umap.utils, umap.layouts) for f in vars(module).values() if isinstance(f, Dispatcher)]:
+        with suppress(RuntimeError): f.enable_caching()  # no folder to keep it in
+    return umap
+
 def _umap(x, p, report=None):
     "A fitted UMAP, begun from PCA's shadow."
     with _ONE, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import umap.layouts  # takes seconds, so only where it is wanted
+        umap = _ready_umap()
         with patch.object(umap.layouts, "tqdm", partial(_steps, report)):
             return umap.UMAP(n_neighbors=min(p.neighbours, len(x) - 1), min_dist=p.min_dist, init=_shadow(x).transform(x), random_state=p.seed,
                              n_jobs=1).fit(x)

@@ -1,4 +1,7 @@
 "Maps: every number against a trusted one, and what goes wrong on odd input."
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -105,6 +108,16 @@ def test_a_kept_map_is_read_and_not_made_again(cloud, tmp_path, monkeypatch):
 def test_maps_of_many_numbers_are_the_same_every_time(method):
     x = np.random.default_rng(0).normal(size=(520, 100))
     assert (Projection(method).fit(x).xy == Projection(method).fit(x).xy).all()
+
+
+def test_a_new_process_finds_the_machine_code_of_the_last_one(cloud):
+    Projection().fit(cloud[0])
+    code = """
+from contrastasc.project import Projection, np, _ready_umap
+Projection().fit(np.random.default_rng(0).normal(size=(60, 8)))
+print(sum(_ready_umap().umap_.smooth_knn_dist.stats.cache_hits.values()))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split()[-1:] == ["1"], done.stderr
 
 
 def test_newcomers_join_the_map_that_was_kept(cloud, tmp_path):
