@@ -182,6 +182,19 @@ def _evaluate(a):
     from contrastasc.course import evaluate_model
     print(evaluate_model(a.model, a.data, root=a.root, ks=a.k, repeats=a.repeats))
 
+# %% ../nbs/A4_cli.ipynb #e4c0a002
+def _export(a):
+    from contrastasc.deploy import export_model
+    from contrastasc.distill import load_student
+    from contrastasc.pretrained import load_pretrained
+    from contrastasc.store import EnrollmentStore
+    student = load_student(a.model) if Path(a.model).is_dir() else load_pretrained(a.model)
+    if a.store is None: export_model(student, a.out)
+    elif not Path(a.store).is_file(): raise ValueError(f"there is no store {a.store}: give the file that live enrolment wrote")
+    else:
+        with EnrollmentStore(a.store, student) as store: store.recompute(); export_model(student, a.out, store)
+    print(f"{a.out}: {Path(a.out).stat().st_size:,} bytes")
+
 # %% ../nbs/A4_cli.ipynb #438441ce
 _SCALE = dict(choices=("tiny", "class", "paper"), help="default: $CONTRASTASC_SCALE or class")
 def positive(text):
@@ -248,7 +261,7 @@ def _sets(sub):
 
 # %% ../nbs/A4_cli.ipynb #726e03f3
 def _steps(sub):
-    "pack, pretrain, finetune, distill and evaluate: one step on one data set."
+    "pack, pretrain, finetune, distill, evaluate and export: one step."
     c = _command(sub, "pack", _pack, "read a scene set once and keep it as one memory-mapped file")
     c.add_argument("--check", type=positive, default=200, metavar="CLIPS", help="to compare with their sources afterwards; default: 200")
     c = _command(sub, "pretrain", _pretrain, "make the weights that ship, from sounds", data=False, training=True)
@@ -267,6 +280,10 @@ def _steps(sub):
     c.add_argument("--model", required=True, help="folder of a saved teacher or student, or 'logmel'")
     c.add_argument("--k", type=int, nargs="+", default=[5, 20])
     c.add_argument("--repeats", type=int, default=300)
+    c = _command(sub, "export", _export, "a student as a file that runs without Python", data=False)
+    c.add_argument("model", help="a student that ships, such as cpm126k, or the folder of a saved one")
+    c.add_argument("out", help="file to write: .onnx for a program, .html for a browser")
+    c.add_argument("--store", help="file of live enrolment, whose scenes are told apart; default: the student's own classes")
 
 # %% ../nbs/A4_cli.ipynb #d2060d39
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,9 @@ from contrastasc.cli import main
 from contrastasc import cli
 from contrastasc.cpmobile import Student
 from contrastasc.distill import save_student
+from contrastasc.pretrained import load_pretrained
 from contrastasc.scenes import load_scenes
+from contrastasc.store import EnrollmentStore
 
 
 def write_folder(folder, classes=("park", "tram", "kitchen"), places=4, seconds=6):
@@ -129,6 +131,25 @@ def test_finetune_distill_evaluate_by_hand(capsys, tmp_path):
         assert code == 0, err
     code, out, err = run(capsys, "evaluate", "--model", tmp_path / "2/student", "--data", data, "--k", 2, "--repeats", 5)
     assert code == 0 and "| cpm6k | 2 |" in out and "Intervals cover test groups" in out, err
+
+
+def test_a_student_and_what_was_enrolled_are_exported(capsys, tmp_path):
+    save_student(Student(backbone="cpm6k"), tmp_path / "s")
+    world = load_scenes("synth-tau22", split="test")
+    with EnrollmentStore(tmp_path / "e.sqlite", load_pretrained("cpm12k")) as store: store.add([world.waveform(i) for i in (0, 1, -2, -1)], ["one", "one", "two", "two"])
+    for args in ((tmp_path / "s", tmp_path / "own.html"), ("cpm6k", tmp_path / "page.html", "--store", tmp_path / "e.sqlite")):
+        code, out, err = run(capsys, "export", *args)
+        assert code == 0 and f"{args[1]}: {args[1].stat().st_size:,} bytes" in out, err
+    assert '"classes": ["one", "two"]' in (tmp_path / "page.html").read_text()
+
+
+def test_an_export_that_cannot_be(capsys, tmp_path):
+    assert "there is no model 'cpm7k'" in wrong(capsys, "export", "cpm7k", tmp_path / "x.html")
+    assert "must end in .onnx" in wrong(capsys, "export", "cpm6k", tmp_path / "x.tflite")
+    assert "there is no store" in wrong(capsys, "export", "cpm6k", tmp_path / "x.html", "--store", tmp_path / "no.sqlite")
+    assert "not Teacher" in wrong(capsys, "export", "nano", tmp_path / "x.html")
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file" / "x.html") in wrong(capsys, "export", "cpm6k", tmp_path / "file" / "x.html")
 
 
 def test_course_on_a_folder(capsys, tmp_path):

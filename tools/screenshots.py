@@ -1,4 +1,4 @@
-"""The pictures of widgets in images/, taken in JupyterLab in headless Chromium, light and dark.
+"""The pictures of widgets and of the exported page in images/, taken in headless Chromium (widgets in JupyterLab), light and dark.
 
     screenshots.py [--scale class] [--only enroll]
 """
@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import chdir
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,11 +75,31 @@ def both(page, selector, dark, name):
     if page.strangers or page.faults: sys.exit(f"asked for {page.strangers}, failed with {page.faults}")
 
 
+def exported(folder):
+    "The page of three enrolled scenes, hearing a walk through them and into one that is not."
+    made, see = {}, "document.querySelector('.cx').page"
+    with chdir(folder): exec(ENROLLER, made)
+    from contrastasc.deploy import export_page
+    file = export_page(made["enroller"].recogniser.encoder, folder / "page.html", made["enroller"])
+    for theme in ("light", "dark"):
+        with browser(*microphone(folder / "walk.wav")) as chromium:
+            page = window(chromium, 860, 740, color_scheme=theme)
+            page.goto(f"file://{file}")
+            page.get_by_role("button", name="Listen").click()
+            while page.evaluate(f"() => {see}.heard.length") < 19: time.sleep(0.1)
+            page.screenshot(path=ROOT / "images" / f"page-{theme}.png", full_page=True)
+            print(f"images/page-{theme}.png", flush=True)
+            if page.strangers or page.faults: sys.exit(f"asked for {page.strangers}, failed with {page.faults}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", default="class"); parser.add_argument("--only", choices=("explorer", "enroll"))
+    parser.add_argument("--scale", default="class"); parser.add_argument("--only", choices=("explorer", "enroll", "page"))
     given = parser.parse_args()
     os.environ["CONTRASTASC_SCALE"] = given.scale
+    if given.only in (None, "page"):
+        with tempfile.TemporaryDirectory() as folder: exported(Path(folder))
+    if given.only == "page": return
     with tempfile.TemporaryDirectory() as folder, jupyter(Path(folder)) as address:
         for name, code, act, selector, dark in (("explorer", EXPLORER, explorer, ".cx", f"{X}.night === true"), ("enroll", ENROLLER, enroller, ".ce", f"getComputedStyle({E}.root).color.match(/\\d+/)[0] > 128")):
             if given.only not in (None, name): continue

@@ -56,7 +56,7 @@ def main():
             if pip("install", "-q", *args, quiet=what != "the registry's build"): break
         else: sys.exit("torch could not be installed; set TORCH_INDEX to an index that has it, for instance " + CPU_INDEX)
     print("installing the rest (a minute or two)", flush=True)
-    if not pip("install", "-q", "-c", str(CONSTRAINTS), "-e", f"{ROOT}[dev]"): sys.exit("the installation failed; what pip said stands above")
+    if not pip("install", "-q", "-c", str(CONSTRAINTS), "-e", f"{ROOT}[dev,deploy]"): sys.exit("the installation failed; what pip said stands above")
     (VENV / ".installed").write_text(installed_torch())
     print(f"ready: torch {installed_torch()} in .venv", flush=True)
 

@@ -2,28 +2,6 @@
 
 const CHUNK = 0.25, WINDOW = 8, SILENT = -70, STARTING = 2;  // seconds in a chunk; chunks on their way at most; dB; seconds until silence counts
 
-// Runs beside the page: frames to 16-bit mono chunks, each with the number of its first frame. The first call is not used: a hole follows it.
-const WORKLET = `
-class Tap extends AudioWorkletProcessor {
-  constructor({ processorOptions: { size } }) { super(); this.size = size; this.calls = 0; this.start(0); }
-  start(at) { this.at = at; this.n = 0; this.clipped = 0; this.part = new Int16Array(this.size); }
-  flush() { if (this.n) this.port.postMessage({ at: this.at - this.zero, clipped: this.clipped, sound: this.part.slice(0, this.n) }); }
-  process([input]) {
-    if (!input.length || !this.calls++) return true;
-    this.zero ??= (this.at = currentFrame);
-    if (currentFrame !== this.at + this.n) { this.flush(); this.start(currentFrame); }
-    for (let i = 0; i < input[0].length; i++) {
-      let x = 0;
-      for (const channel of input) x += channel[i] / input.length;
-      if (Math.abs(x) >= 0.999) this.clipped++;
-      this.part[this.n++] = Math.max(-32768, Math.min(32767, Math.round(32768 * x)));
-      if (this.n === this.size) { this.flush(); this.start(currentFrame + i + 1); }
-    }
-    return true;
-  }
-}
-registerProcessor("tap", Tap);`;
-
 const CSS = BASE + `
 .ce-two { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 8px; } .ce-two canvas, .ce-time { width: 100%; display: block; border: 1px solid var(--line); border-radius: 4px; box-sizing: border-box; }
 .ce-two canvas { height: 96px; } .ce-time { height: 62px; }
@@ -49,11 +27,6 @@ const CSS = BASE + `
 }
 `;
 
-const SAID = {
-  NotAllowedError: ["denied", "The browser may not use the microphone. Allow it in the address bar (the icon before the address), then press the button again. Files work without it."],
-  NotFoundError: ["no microphone", "There is no microphone. Plug one in, or choose a file below."],
-  NotReadableError: ["busy", "The microphone cannot be opened: another program may hold it. Close that program, then press the button again."],
-};
 const INSECURE = "This page came over plain http, and browsers give such pages no microphone. Ask for the https address of this server, or forward its port to localhost. Files work as they are.";
 const ABSENT = "This program gives notebooks no microphone (VS Code does not). Open the notebook in JupyterLab in a browser, or choose a file below.";
 const STOPPED = "Stopped: nothing was measured.";
@@ -150,21 +123,13 @@ class Enroller {
     if (this.state === "asking" || this.lost_for_good) return;
     const turn = ++this.turn;  // what was asked for before, or is stopped meanwhile, is closed when it comes
     this.set_state("asking", "The browser asks whether it may listen.");
-    const wanted = { echoCancellation: processed, noiseSuppression: processed, autoGainControl: processed, channelCount: { ideal: 2 } };
-    let media, context;
-    try {
-      media = await navigator.mediaDevices.getUserMedia({ audio: wanted });
-      if (turn === this.turn) { context = new AudioContext(); await context.resume(); }
-      const url = URL.createObjectURL(new Blob([WORKLET], { type: "text/javascript" }));
-      try { await context?.audioWorklet.addModule(url); } finally { URL.revokeObjectURL(url); }
-      if (turn === this.turn) { this.media = media; this.context = context; }
-    } finally { if (this.media !== media) { media?.getTracks().forEach((t) => t.stop()); context?.close(); } }
-    if (turn !== this.turn) return;
+    const opened = await openMicrophone(processed, () => turn === this.turn);
+    if (!opened) return;
+    const { media, context } = opened; this.media = media; this.context = context;
     const [track] = media.getAudioTracks(), source = context.createMediaStreamSource(media), rate = context.sampleRate;
     track.onended = () => { this.stop(); this.set_state("unplugged", "The microphone went away. Plug it in and press the button."); };
-    const used = track.getSettings(), flags = { echoCancellation: "echo cancellation", noiseSuppression: "noise suppression", autoGainControl: "automatic gain" };
-    const active = Object.keys(flags).filter((f) => used[f]).map((f) => flags[f]);
-    this.used = { device: track.label, rate, channels: used.channelCount ?? null, ...Object.fromEntries(Object.keys(flags).map((f) => [f, used[f] ?? null])) };
+    const used = track.getSettings(), active = processing(used);
+    this.used = { device: track.label, rate, channels: used.channelCount ?? null, ...Object.fromEntries(Object.keys(FLAGS).map((f) => [f, used[f] ?? null])) };
     this.about.textContent = `${track.label || "microphone"}, ${rate / 1000} kHz, ${active.length ? active.join(" and ") + " on" : "nothing processed"}`;
     this.warning.textContent = active.length && !processed ? `The browser keeps ${active.join(", ")} on although it was asked not to: it removes what scenes are made of.` : "";
     this.tap = new AudioWorkletNode(this.context, "tap", { numberOfOutputs: 0, channelCountMode: "max", processorOptions: { size: Math.round(CHUNK * rate) } });

@@ -67,6 +67,57 @@ function spectrogram(canvas, clip, ink) {
   ctx.fillStyle = ink; ctx.font = "11px system-ui, sans-serif"; ctx.textAlign = "right"; ctx.textBaseline = "middle";
   for (const [hz, band] of clip.ticks) ctx.fillText(hz >= 1000 ? `${hz / 1000} kHz` : `${hz} Hz`, left - 4, clamp(h - bottom - (band / bands) * (h - bottom - 2), 7, h - bottom - 5));
   ctx.textAlign = "center"; ctx.textBaseline = "top";
-  for (let s = 0; s <= 2; s++) ctx.fillText(short(s * clip.seconds / 2), clamp(left + s / 2 * (w - left - 4), left + 4, w - 12), h - bottom + 3);
+  for (let s = 0; s <= 2; s++) ctx.fillText(short((clip.start ?? 0) + s * clip.seconds / 2), clamp(left + s / 2 * (w - left - 4), left + 4, w - 12), h - bottom + 3);
   ctx.fillText("time [s]", left + (w - left) / 2, h - 13);
+}
+
+// The microphone. Runs beside the page: frames to 16-bit mono chunks, each with the number of its first frame. The first call is not used: a hole follows it.
+const WORKLET = `
+class Tap extends AudioWorkletProcessor {
+  constructor({ processorOptions: { size } }) { super(); this.size = size; this.calls = 0; this.start(0); }
+  start(at) { this.at = at; this.n = 0; this.clipped = 0; this.part = new Int16Array(this.size); }
+  flush() { if (this.n) this.port.postMessage({ at: this.at - this.zero, clipped: this.clipped, sound: this.part.slice(0, this.n) }); }
+  process([input]) {
+    if (!input.length || !this.calls++) return true;
+    this.zero ??= (this.at = currentFrame);
+    if (currentFrame !== this.at + this.n) { this.flush(); this.start(currentFrame); }
+    for (let i = 0; i < input[0].length; i++) {
+      let x = 0;
+      for (const channel of input) x += channel[i] / input.length;
+      if (Math.abs(x) >= 0.999) this.clipped++;
+      this.part[this.n++] = Math.max(-32768, Math.min(32767, Math.round(32768 * x)));
+      if (this.n === this.size) { this.flush(); this.start(currentFrame + i + 1); }
+    }
+    return true;
+  }
+}
+registerProcessor("tap", Tap);`;
+
+const SAID = {
+  NotAllowedError: ["denied", "The browser may not use the microphone. Allow it in the address bar (the icon before the address), then press the button again. Files work without it."],
+  NotFoundError: ["no microphone", "There is no microphone. Plug one in, or choose a file."],
+  NotReadableError: ["busy", "The microphone cannot be opened: another program may hold it. Close that program, then press the button again."],
+};
+
+const FLAGS = { echoCancellation: "echo cancellation", noiseSuppression: "noise suppression", autoGainControl: "automatic gain" };
+const processing = (used) => Object.keys(FLAGS).filter((f) => used[f]).map((f) => FLAGS[f]);
+
+async function loadTap(context) {
+  const url = URL.createObjectURL(new Blob([WORKLET], { type: "text/javascript" }));
+  try { await context.audioWorklet.addModule(url); }
+  catch { await context.audioWorklet.addModule(`data:text/javascript,${encodeURIComponent(WORKLET)}`); }  // a page opened as a file may not load what it made itself
+  finally { URL.revokeObjectURL(url); }
+}
+
+// The microphone as raw as the browser gives it, with the tap loaded; closed again, and null, where it is not wanted any more when it comes.
+async function openMicrophone(processed, wanted) {
+  const asked = { ...Object.fromEntries(Object.keys(FLAGS).map((f) => [f, processed])), channelCount: { ideal: 2 } };
+  let media, context, open = false;
+  try {
+    media = await navigator.mediaDevices.getUserMedia({ audio: asked });
+    if (wanted()) { context = new AudioContext(); await context.resume(); }
+    if (context) await loadTap(context);
+    open = Boolean(context) && wanted();
+  } finally { if (!open) { media?.getTracks().forEach((t) => t.stop()); context?.close(); } }
+  return open ? { media, context } : null;
 }
