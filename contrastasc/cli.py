@@ -112,8 +112,9 @@ def _lab(a):
 
 def _pack(a):
     from contrastasc.scenes import check_pack, load_scenes
-    print(load_scenes(a.data, root=a.root))
-    if a.check: print(f"{check_pack(a.data, a.root, a.check)} clips, drawn at random, sound as their sources do")
+    from contrastasc.synth import home
+    print(f"{load_scenes(a.data, root=a.root)}\npacked in {home() / 'packed'}")
+    print(f"{check_pack(a.data, a.root, a.check)} clips, drawn at random, sound as their sources do")
 
 # %% ../nbs/A4_cli.ipynb #d0a11e57
 def _download(a):

@@ -6,7 +6,7 @@
 __all__ = ['SAMPLE_RATE', 'READERS', 'Opener', 'SceneSet', 'load_scenes', 'check_pack', 'COLUMNS', 'SceneError']
 
 # %% ../nbs/02_scenes.ipynb #fa78907e
-import hashlib, json, os, shutil, threading, time, warnings
+import errno, hashlib, json, os, shutil, threading, time, warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -231,7 +231,8 @@ def _make(folder, shape, frame, opener, name):
     if need > free:
         raise SceneError(f"{name} needs {need / 1e9:.1f} GB in {folder.parent} and {free / 1e9:.1f} GB are free; make "
                          "room or point CONTRASTASC_HOME at a bigger disk")
-    _fill(part, frame, opener, shape[1], name)
+    try: _fill(part, frame, opener, shape[1], name)
+    except ValueError: shutil.rmtree(part); raise  # a file is broken; mended, it makes another pack, and this one would lie here for ever
     (part / "index.json").write_text(json.dumps(dict(shape=shape, name=name, made=time.strftime("%Y-%m-%d %H:%M"))))
     (part / "done").unlink()
     if folder.exists(): shutil.rmtree(folder)
@@ -250,8 +251,8 @@ def _pack(frame, opener, name) -> _Store:
             with FileLock(folder.with_suffix(".lock")):
                 if not good(): _make(folder, shape, frame, opener, name)
     except OSError as e:
-        raise SceneError(f"{name} cannot be packed into the cache ({e}); free some space there or point CONTRASTASC_HOME "
-                         "at another folder") from None
+        hint = "free some space there" if e.errno == errno.ENOSPC else "make it writable"
+        raise SceneError(f"{name} cannot be packed into the cache ({e}); {hint} or point CONTRASTASC_HOME at another folder") from None
     return _Store(key, shape, folder)
 
 # %% ../nbs/02_scenes.ipynb #c3860fcf

@@ -162,7 +162,7 @@ def draw_claims(tried: pd.DataFrame):  # of `try_claims` -> matplotlib Figure
         ax.set(title="closed set" if metric == "closed" else head(metric), xlabel="difference [points]")
     axes[0, 0].set(yticks=range(len(claims)), yticklabels=claims); axes[0, 0].invert_yaxis()
     for name, (colour, marker) in _VERDICTS.items(): axes[0, -1].plot([], [], marker, color=colour, ls="", label=name)
-    axes[0, -1].legend(bbox_to_anchor=(1, 1))
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
 # %% ../nbs/15c_study.ipynb #c17a895b

@@ -337,6 +337,15 @@ def run_python(code, *args, **kwargs):
     return subprocess.Popen([sys.executable, "-c", code, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **kwargs)
 
 
+def test_a_broken_recording_is_named_and_leaves_no_half_made_pack(tmp_path, cache):
+    folder = small_folder(tmp_path / "mine")
+    broken = record(folder / "bus/b/take9.flac")
+    whole = broken.read_bytes(); broken.write_bytes(whole[:len(whole) // 2])  # a header that promises more
+    with pytest.raises(ValueError, match="take9.flac"): load_scenes(folder)
+    assert cache.is_dir() and not list(cache.glob("*.part"))
+    broken.write_bytes(whole); assert len(load_scenes(folder)) and len(packs(cache)) == 1
+
+
 def packs(cache): return [p for p in cache.iterdir() if p.is_dir() and p.suffix != ".part"] if cache.exists() else []
 
 
