@@ -27,7 +27,7 @@ def pytest():
 def notebooks():
     "Every notebook with the checks inside it, each in a real Jupyter kernel; returns (passed, failed)."
     os.environ.update(THREADS)
-    return chapters.run_all(chapters.chapters(), jobs=2, keep_going=True)
+    return chapters.run_all(chapters.chapters(), jobs=3, keep_going=True)  # neighbours may wait for the same training
 
 
 if __name__ == "__main__":
