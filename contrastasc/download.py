@@ -51,6 +51,14 @@ def _entry(name, registry):
     if name in registry and not _leads_out(name) and "/" not in name: return registry[name]
     raise DownloadError(f"{name!r} is not in the registry; there are {', '.join(registry)}")
 
+def _head(name, part, known):
+    "The part, or the beginning of several, that a user's word stands for."
+    heads = dict.fromkeys(".".join(k.split(".")[:n]) for k in known for n in range(1, k.count(".") + 2))
+    ends = [part] if part in heads else [h for h in heads if h.endswith(f".{part}")]
+    if len(ends) == 1: return ends[0]
+    if ends: raise DownloadError(f"{part!r} may be {' or '.join(ends)} of {name}: say which")
+    raise DownloadError(f"{name} has no part {part!r}; it has {', '.join(known)}")
+
 # %% ../nbs/A1_download.ipynb #cb538946
 def _listed(name, registry):
     "The files that the registry lists for a set."
@@ -163,6 +171,11 @@ def _retry_after(text):
 def _pause(attempt, after=0.0):
     "Seconds before the next try: what the server asks for, and a random share of a span that doubles."
     return after + random.random() * min(60, BACKOFF * 2**attempt)
+
+def _wait(bar, why, seconds):
+    "Sleep, with the reason beside the bar, and as a line of its own where the bar goes to a log."
+    if not (bar.disable or sys.stderr.isatty()): _say(why)
+    bar.set_postfix_str(why); time.sleep(seconds); bar.set_postfix_str("")
 
 # %% ../nbs/A1_download.ipynb #fd06e55e
 def _refused(e, url, place=""):
@@ -292,11 +305,6 @@ def _persist(url, part):
         found, joined = part.hash.hexdigest(), part.joined and not spoilt
         part.restart(); farthest, spoilt = 0, True
         if not joined: raise DownloadError(f"{url} is corrupt: its {part.checksum.split(':')[0]} is {found}, not {part.checksum.split(':')[1]}; it was deleted, try again later or use a mirror")
-
-def _wait(bar, why, seconds):
-    "Sleep, with the reason beside the bar, and as a line of its own where the bar goes to a log."
-    if not (bar.disable or sys.stderr.isatty()): _say(why)
-    bar.set_postfix_str(why); time.sleep(seconds); bar.set_postfix_str("")
 
 # %% ../nbs/A1_download.ipynb #4e552f8b
 def _say(text): print(text, file=sys.stderr, flush=True)
@@ -490,7 +498,6 @@ def _ask_listing(name, listing, mirror):
     if not found or any(_leads_out(n) or "/" in n for n, *_ in found): raise DownloadError(f"{listing['url']} lists no usable files for {name}")
     return found
 
-# %% ../nbs/A1_download.ipynb #77bd2456
 def _set_files(name, registry, ledger, mirror=None, ask=True):
     "All files of a set, with what was looked up before; a listing is asked for once."
     listing, told = _entry(name, registry).get("listing"), ledger.data["told"]
@@ -508,21 +515,6 @@ def _wanted(name, registry, parts):
     heads = [_head(name, p, known) for p in parts]
     return {k for k in known if any(f"{k}.".startswith(f"{h}.") for h in heads)}
 
-def _head(name, part, known):
-    "The part, or the beginning of several, that a user's word stands for."
-    heads = dict.fromkeys(".".join(k.split(".")[:n]) for k in known for n in range(1, k.count(".") + 2))
-    ends = [part] if part in heads else [h for h in heads if h.endswith(f".{part}")]
-    if len(ends) == 1: return ends[0]
-    if ends: raise DownloadError(f"{part!r} may be {' or '.join(ends)} of {name}: say which")
-    raise DownloadError(f"{name} has no part {part!r}; it has {', '.join(known)}")
-
-def _root(root, registry):
-    "The root folder; DownloadError for the folder of a set, which would get a second one inside."
-    root = sets_home(root)
-    if root.resolve().name in {f.top for name in registry for f in _listed(name, registry)}:
-        raise DownloadError(f"{root} is the folder of a set itself: give the folder that it lies in, --root {root.resolve().parent}")
-    return root
-
 # %% ../nbs/A1_download.ipynb #cc620cef
 def _accept(name, entry, ledger, accept):
     "Print a set's terms and have them accepted, once a folder."
@@ -535,6 +527,13 @@ def _accept(name, entry, ledger, accept):
         except EOFError: answer = ""
         if answer.strip().lower() not in ("y", "yes"): raise DownloadError(f"the terms of {name} were not accepted; nothing was fetched")
     ledger.data["accepted"][name] = entry["licence"]; ledger.save()
+
+def _root(root, registry):
+    "The root folder; DownloadError for the folder of a set, which would get a second one inside."
+    root = sets_home(root)
+    if root.resolve().name in {f.top for name in registry for f in _listed(name, registry)}:
+        raise DownloadError(f"{root} is the folder of a set itself: give the folder that it lies in, --root {root.resolve().parent}")
+    return root
 
 # %% ../nbs/A1_download.ipynb #fe7b1854
 def _members(archive):
@@ -551,7 +550,6 @@ def _unpacked(archive, root):
     for *_, place in members: folders.setdefault(os.path.dirname(place), set()).add(os.path.basename(place))
     return all((root / folder).is_dir() and names <= set(os.listdir(root / folder)) for folder, names in folders.items())
 
-# %% ../nbs/A1_download.ipynb #ba0d633f
 def _contents(archive):
     "Names of the files in an archive, from the note beside it or from itself; empty where neither is there."
     if members := _members(archive): return {os.path.basename(place) for *_, place in members}
@@ -559,6 +557,7 @@ def _contents(archive):
         with zipfile.ZipFile(archive) as zf: return {PurePosixPath(m.filename).name for m in zf.infolist()}
     except (OSError, *_BROKEN): return set()
 
+# %% ../nbs/A1_download.ipynb #ba0d633f
 def _by_hand(found, ledger):
     "{archive that never was here: (how many files of its folder no archive accounts for but lie there, how many the set's table names)}"
     root, loose = ledger.root, {}
@@ -570,15 +569,16 @@ def _by_hand(found, ledger):
         if there: loose |= {f.name: (len(there), len(rest)) for f in never if f.top == top}
     return loose
 
-def _needed(found, ledger):
-    "The files that are still needed, as others were unpacked by hand; says which folders those are."
-    whole = [name for name, (there, named) in _by_hand(found, ledger).items() if there == named]
-    for top in dict.fromkeys(f.top for f in found if f.name in whole):
-        _say(f"{ledger.root / top} was unpacked without its archives, and every file that its table names is there: it is taken as it is; --parts fetches it all the same")
-    return [f for f in found if f.name not in whole]
+def _absent(f, path, loose):
+    "State of a file that is not there; `loose` as in `_by_hand`."
+    part = path.with_name(path.name + ".part")
+    if f.top is not None and _members(path) is not None: return "removed", "unpacked, then deleted"
+    if loose: return "unpacked" if loose[0] == loose[1] else "missing", f"unpacked without its archive: {loose[0]:,} of {loose[1]:,} files there; what is in them is not checked"
+    if not part.exists(): return "missing", "run download again"
+    return "missing", f"{_gb(part.stat().st_size)} of {_gb(f.size or f.about)} there; the same download goes on"
 
 # %% ../nbs/A1_download.ipynb #291dbdc5
-def _done_needed(path, f, root): return f.top is not None and not path.exists() and _unpacked(path, root)
+def _done_without(path, f, root): return f.top is not None and not path.exists() and _unpacked(path, root)
 
 def _to_unpack(path, f, root):
     "Bytes that will still come out of an archive: exactly where it is there, estimated where it is not."
@@ -592,7 +592,7 @@ def _held(todo, root, delete_zips):
     held, steps = 0, [0]
     for f in todo:
         path, size = root / f.folder / f.name, f.size or f.about
-        if _done_needed(path, f, root): continue
+        if _done_without(path, f, root): continue
         begun = next((p.stat().st_size for p in (path, path.with_name(path.name + ".part")) if p.exists()), 0)
         steps.append(held := held + max(0, size - begun))
         steps.append(held := held + _to_unpack(path, f, root))
@@ -603,7 +603,7 @@ def _held(todo, root, delete_zips):
 def _bring(f, ledger, delete_zips, mirror, label):
     "Fetch one file of a set, unpack it if it is an archive, and delete the archive if that is wanted."
     root, path = ledger.root, ledger.root / f.folder / f.name
-    if _done_needed(path, f, root): return
+    if _done_without(path, f, root): return
     if not ledger.whole(f):
         f = _look_up(f, ledger, mirror)
         _stamp(path).unlink(missing_ok=True)
@@ -612,6 +612,13 @@ def _bring(f, ledger, delete_zips, mirror, label):
     if f.top is None: return
     if not _unpacked(path, root): unzip(path, root, f.top, limit=3 * f.unpacked or None, progress=label and f"unpack {label}")
     if delete_zips: path.unlink()
+
+def _needed(found, ledger):
+    "The files that are still needed, as others were unpacked by hand; says which folders those are."
+    whole = [name for name, (there, named) in _by_hand(found, ledger).items() if there == named]
+    for top in dict.fromkeys(f.top for f in found if f.name in whole):
+        _say(f"{ledger.root / top} was unpacked without its archives, and every file that its table names is there: it is taken as it is; --parts fetches it all the same")
+    return [f for f in found if f.name not in whole]
 
 def download(
     name: str,  # tau22, tut17, icme24, beats or micirp
@@ -639,14 +646,6 @@ def download(
     return root
 
 # %% ../nbs/A1_download.ipynb #1867ce1c
-def _absent(f, path, loose):
-    "State of a file that is not there; `loose` as in `_by_hand`."
-    part = path.with_name(path.name + ".part")
-    if f.top is not None and _members(path) is not None: return "removed", "unpacked, then deleted"
-    if loose: return "unpacked" if loose[0] == loose[1] else "missing", f"unpacked without its archive: {loose[0]:,} of {loose[1]:,} files there; what is in them is not checked"
-    if not part.exists(): return "missing", "run download again"
-    return "missing", f"{_gb(part.stat().st_size)} of {_gb(f.size or f.about)} there; the same download goes on"
-
 def _state(f, path, ledger, loose):
     "State of one file: (state, detail). The ledger forgets one that is corrupt."
     if not path.exists(): return _absent(f, path, loose)
