@@ -173,9 +173,9 @@ def _pause(attempt, after=0.0):
     return after + random.random() * min(60, BACKOFF * 2**attempt)
 
 def _wait(bar, why, seconds):
-    "Sleep, with the reason beside the bar, and as a line of its own where the bar goes to a log."
-    if not (bar.disable or sys.stderr.isatty()): _say(why)
-    bar.set_postfix_str(why); time.sleep(seconds); bar.set_postfix_str("")
+    "Sleep, with the reason beside the bar, or as a line of its own where there is no terminal."
+    if not (bar.disable or sys.stderr.isatty()): tqdm.write(why, file=sys.stderr); time.sleep(seconds)
+    else: bar.set_postfix_str(why); time.sleep(seconds); bar.set_postfix_str("")
 
 # %% ../nbs/A1_download.ipynb #fd06e55e
 def _refused(e, url, place=""):
