@@ -18,7 +18,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 import contrastasc
-from .datasets import sets_home
+from .datasets import _listing, _named, sets_home
 from .train import _cannot_write, atomic_write
 
 # %% ../nbs/A1_download.ipynb #7d43db66
@@ -51,6 +51,14 @@ def _entry(name, registry):
     if name in registry and not _leads_out(name) and "/" not in name: return registry[name]
     raise DownloadError(f"{name!r} is not in the registry; there are {', '.join(registry)}")
 
+def _head(name, part, known):
+    "The part, or the beginning of several, that a user's word stands for."
+    heads = dict.fromkeys(".".join(k.split(".")[:n]) for k in known for n in range(1, k.count(".") + 2))
+    ends = [part] if part in heads else [h for h in heads if h.endswith(f".{part}")]
+    if len(ends) == 1: return ends[0]
+    if ends: raise DownloadError(f"{part!r} may be {' or '.join(ends)} of {name}: say which")
+    raise DownloadError(f"{name} has no part {part!r}; it has {', '.join(known)}")
+
 # %% ../nbs/A1_download.ipynb #cb538946
 def _listed(name, registry):
     "The files that the registry lists for a set."
@@ -82,11 +90,11 @@ def load_registry(
 
 def data_sets(
     registry: dict | None = None,  # default: what ships
-) -> pd.DataFrame:  # set, part, file, bytes, unpacked (bytes, estimated), checksum
+) -> pd.DataFrame:  # set, part, file, bytes (estimated where not `exact`), exact, unpacked (bytes, estimated), checksum
     "The files that can be fetched, one a row."
     registry = load_registry() if registry is None else registry
-    rows = [(name, f.part, f.name, f.size, f.unpacked, f.checksum) for name in registry for f in _listed(name, registry)]
-    return pd.DataFrame(rows, columns=["set", "part", "file", "bytes", "unpacked", "checksum"])
+    rows = [(name, f.part, f.name, f.size or f.about, f.size is not None, f.unpacked, f.checksum) for name in registry for f in _listed(name, registry)]
+    return pd.DataFrame(rows, columns=["set", "part", "file", "bytes", "exact", "unpacked", "checksum"])
 
 # %% ../nbs/A1_download.ipynb #d9cb281b
 _CHUNK = 1 << 18
@@ -126,6 +134,7 @@ def _allowed(url):
 
 def _mirrored(urls, mirror):
     "The URLs, with scheme and host replaced by a mirror's where there is one."
+    if mirror and "://" not in mirror: raise DownloadError(f"the mirror {mirror} lacks its https://, as in https://{mirror}")
     if mirror: urls = [mirror.rstrip("/") + u[len("{0.scheme}://{0.netloc}".format(urlsplit(u))):] for u in urls]
     return [_allowed(u) for u in dict.fromkeys(urls)]
 
@@ -163,6 +172,11 @@ def _pause(attempt, after=0.0):
     "Seconds before the next try: what the server asks for, and a random share of a span that doubles."
     return after + random.random() * min(60, BACKOFF * 2**attempt)
 
+def _wait(bar, why, seconds):
+    "Sleep, with the reason beside the bar, or as a line of its own where there is no terminal."
+    if not (bar.disable or sys.stderr.isatty()): tqdm.write(why, file=sys.stderr); time.sleep(seconds)
+    else: bar.set_postfix_str(why); time.sleep(seconds); bar.set_postfix_str("")
+
 # %% ../nbs/A1_download.ipynb #fd06e55e
 def _refused(e, url, place=""):
     "What an HTTP error means: _Again where waiting helps, DownloadError where it does not."
@@ -184,7 +198,8 @@ class _Part:
     def __init__(self, path, size, checksum, bar):
         self.path, self.note = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
         self.size, self.checksum, self.bar, self.joined = size, checksum, bar, False
-        self.file = open(self.path, "a+b")
+        try: self.file = open(self.path, "a+b")
+        except OSError as e: raise _unwritable(self.path, e) from None
         self.forget()
         self.origin = _read_json(self.note)
         self.file.seek(0)
@@ -207,19 +222,22 @@ def _read_json(path):
     except (OSError, ValueError): return {}
     return found if isinstance(found, dict) else {}
 
+def _unwritable(path, e): return DownloadError(_cannot_write(path, e).strerror)
+
+def _save(path, text):
+    "Write a small file whole or not at all."
+    try: atomic_write(path, text.encode())
+    except OSError as e: raise DownloadError(e.strerror) from None
+
 def _write(part, data):
     try: part.file.write(data); part.file.flush()
-    except OSError as e: raise DownloadError(_cannot_write(part.path, e).strerror) from None
+    except OSError as e: raise _unwritable(part.path, e) from None
     part.count(data)
-
-def _remember(part, told):
-    try: atomic_write(part.note, json.dumps(told).encode())
-    except OSError as e: raise DownloadError(e.strerror) from None
 
 def _finish(part, path):
     "Give a whole file its name."
     try: os.fsync(part.file.fileno()); part.file.close(); os.replace(part.path, path); part.note.unlink(missing_ok=True)
-    except OSError as e: raise DownloadError(_cannot_write(path, e).strerror) from None
+    except OSError as e: raise _unwritable(path, e) from None
 
 # %% ../nbs/A1_download.ipynb #0d50c89c
 def _extent(response):
@@ -243,7 +261,7 @@ def _begin(response, part, url):
     if start != part.done or start and changed:
         part.restart()
         if start != 0: raise _Again(f"{urlsplit(url).hostname} sends another piece, or of another file, than was begun")
-    if part.origin != told: part.origin = told; _remember(part, told)
+    if part.origin != told: part.origin = told; _save(part.note, json.dumps(told))
     return total
 
 def _get(url, part):
@@ -281,7 +299,7 @@ def _persist(url, part):
             attempt, farthest = (0 if part.done > farthest else attempt + 1), max(farthest, part.done)
             if attempt >= _TRIES: raise DownloadError(f"{url}: {e}, {_TRIES} times in a row; {part.path} keeps {part.done:,} bytes, run the same again to go on") from None
             pause, part.joined = _pause(attempt, e.after), True
-            part.bar.set_postfix_str(f"{e}; again in {pause:.0f} s"); time.sleep(pause); part.bar.set_postfix_str("")
+            _wait(part.bar, f"{e}; again in {pause:.0f} s", pause)
             continue
         if not part.checksum or part.hash.hexdigest() == part.checksum.split(":")[1]: return
         found, joined = part.hash.hexdigest(), part.joined and not spoilt
@@ -291,7 +309,11 @@ def _persist(url, part):
 # %% ../nbs/A1_download.ipynb #4e552f8b
 def _say(text): print(text, file=sys.stderr, flush=True)
 
-def _gb(size): return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+def _gb(size):
+    "Bytes in the unit that fits them."
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit / 10: return f"{size / unit:.1f} {name}"
+    return f"{size:.0f} bytes"
 
 def _room(folder, need, advice="free some, or choose another folder"):
     "DownloadError where a folder's disk has not so many bytes left."
@@ -304,12 +326,13 @@ def _alone(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try: return FileLock(path).acquire(timeout=0)
         except Timeout: _say(f"another process holds {path}; waiting for it"); return FileLock(path).acquire()
-    except OSError as e: raise _cannot_write(path, e) from None
+    except OSError as e: raise _unwritable(path, e) from None
 
 def _is_whole(path, size, checksum):
     "Whether a file is there with this size and checksum, where they are known."
     if not path.is_file() or size not in (None, path.stat().st_size): return False
-    return not checksum or hash_file(path, checksum.split(":")[0]) == checksum
+    try: return not checksum or hash_file(path, checksum.split(":")[0]) == checksum
+    except OSError as e: raise DownloadError(f"{path} cannot be read: {e.strerror}") from None
 
 def fetch(
     urls: str | list,  # the same file, each tried in turn
@@ -389,7 +412,7 @@ def _unpack_all(zf, archive, places, folder, bar):
         try:
             if not _is_member(path, m.file_size, m.CRC, bar): _unpack_one(zf, m, path, bar)
         except _BROKEN as e: raise DownloadError(f"{archive} is broken at {m.filename} ({e}): delete it and fetch it again") from None
-        except OSError as e: raise _cannot_write(path, e) from None
+        except OSError as e: raise _unwritable(path, e) from None
 
 def _missing(places, folder): return sum(m.file_size for p, m in places if not (folder / p).exists())
 
@@ -414,12 +437,12 @@ def unzip(
         total = sum(m.file_size for _, m in places)
         if total > limit: raise DownloadError(f"{archive} would unpack to {_gb(total)}, and {_gb(limit)} is the most it may: nothing was unpacked")
         try: folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e: raise _cannot_write(folder, e) from None
+        except OSError as e: raise _unwritable(folder, e) from None
         _room(folder, _missing(places, folder))
         with tqdm(total=total, desc=progress if isinstance(progress, str) else archive.name, unit="B", unit_scale=True, disable=not progress) as bar:
             _unpack_all(zf, archive, places, folder, bar)
     if hasattr(os, "sync"): os.sync()
-    atomic_write(_stamp(archive), "".join(f"{m.CRC:08x}\t{m.file_size}\t{p}\n" for p, m in places).encode())
+    _save(_stamp(archive), "".join(f"{m.CRC:08x}\t{m.file_size}\t{p}\n" for p, m in places))
     return [folder / p for p, _ in places]
 
 # %% ../nbs/A1_download.ipynb #fdbb142a
@@ -430,7 +453,7 @@ class _Ledger:
         found = _read_json(self.path)
         self.data = {k: found[k] if isinstance(found.get(k), dict) else {} for k in ("accepted", "right", "told")}
 
-    def save(self): atomic_write(self.path, json.dumps(self.data, indent=1).encode())
+    def save(self): _save(self.path, json.dumps(self.data, indent=1))
     def now(self, f): s = (self.root / f.folder / f.name).stat(); return [s.st_size, s.st_mtime_ns, f.checksum]
     def note(self, f): self.data["right"][f.name] = self.now(f); self.save()
 
@@ -454,7 +477,7 @@ def _ask(url, mirror):
         except (OSError, http.client.HTTPException) as e: why, after = e, 0
         except DownloadError: raise
         except ValueError: raise DownloadError(f"{url} gave no JSON") from None
-        if attempt + 1 < _TRIES: time.sleep(_pause(attempt, after))
+        if attempt + 1 < _TRIES: _say(f"{url}: {why}; again"); time.sleep(_pause(attempt, after))
     raise DownloadError(f"{url} gives no answer ({why})")
 
 def _look_up(f, ledger, mirror):
@@ -475,24 +498,22 @@ def _ask_listing(name, listing, mirror):
     if not found or any(_leads_out(n) or "/" in n for n, *_ in found): raise DownloadError(f"{listing['url']} lists no usable files for {name}")
     return found
 
-# %% ../nbs/A1_download.ipynb #77bd2456
 def _set_files(name, registry, ledger, mirror=None, ask=True):
     "All files of a set, with what was looked up before; a listing is asked for once."
     listing, told = _entry(name, registry).get("listing"), ledger.data["told"]
     if not listing: return [replace(f, checksum=f.checksum or told.get(f.name)) for f in _listed(name, registry)]
     if "listing" not in told:
-        if not ask: raise DownloadError(f"{name} has not been downloaded to {ledger.root} yet: run `contrastasc download {name}`")
+        if not ask: raise DownloadError(f"{name} has not been downloaded to {ledger.root} yet: run `contrastasc download {name} --root {ledger.root}`")
         told["listing"] = _ask_listing(name, listing, mirror); ledger.save()
     return [_File(n, "all", [listing["raw"] + quote(n)], size, checksum, folder=listing["folder"]) for n, size, checksum in told["listing"]]
 
-def _chosen(name, registry, found, parts):
-    "The files of some parts; `audio` stands for `audio.1`, `audio.2` and so on."
-    parts = _entry(name, registry).get("default") if parts is None else [parts] if isinstance(parts, str) else list(parts)
-    if parts is None: return found
-    known = [f.part for f in found]
-    for p in parts:
-        if not any(k == p or k.startswith(p + ".") for k in known): raise DownloadError(f"{name} has no part {p!r}; it has {', '.join(dict.fromkeys(known))}")
-    return [f for f in found if any(f.part == p or f.part.startswith(p + ".") for p in parts)]
+def _wanted(name, registry, parts):
+    "The parts that are meant: `audio` stands for `audio.1`, `audio.2` and so on; `audio.5` for the one part that ends so."
+    entry = _entry(name, registry)
+    known = ["all"] if entry.get("listing") else list(dict.fromkeys(f.part for f in _listed(name, registry)))
+    parts = entry.get("default", known) if parts is None else [parts] if isinstance(parts, str) else parts
+    heads = [_head(name, p, known) for p in parts]
+    return {k for k in known if any(f"{k}.".startswith(f"{h}.") for h in heads)}
 
 # %% ../nbs/A1_download.ipynb #cc620cef
 def _accept(name, entry, ledger, accept):
@@ -506,6 +527,13 @@ def _accept(name, entry, ledger, accept):
         except EOFError: answer = ""
         if answer.strip().lower() not in ("y", "yes"): raise DownloadError(f"the terms of {name} were not accepted; nothing was fetched")
     ledger.data["accepted"][name] = entry["licence"]; ledger.save()
+
+def _root(root, registry):
+    "The root folder; DownloadError for the folder of a set, which would get a second one inside."
+    root = sets_home(root)
+    if root.resolve().name in {f.top for name in registry for f in _listed(name, registry)}:
+        raise DownloadError(f"{root} is the folder of a set itself: give the folder that it lies in, --root {root.resolve().parent}")
+    return root
 
 # %% ../nbs/A1_download.ipynb #fe7b1854
 def _members(archive):
@@ -521,6 +549,33 @@ def _unpacked(archive, root):
     folders = {}
     for *_, place in members: folders.setdefault(os.path.dirname(place), set()).add(os.path.basename(place))
     return all((root / folder).is_dir() and names <= set(os.listdir(root / folder)) for folder, names in folders.items())
+
+def _contents(archive):
+    "Names of the files in an archive, from the note beside it or from itself; empty where neither is there."
+    if members := _members(archive): return {os.path.basename(place) for *_, place in members}
+    try:
+        with zipfile.ZipFile(archive) as zf: return {PurePosixPath(m.filename).name for m in zf.infolist()}
+    except (OSError, *_BROKEN): return set()
+
+# %% ../nbs/A1_download.ipynb #ba0d633f
+def _by_hand(found, ledger):
+    "{archive that never was here: (how many files of its folder no archive accounts for but lie there, how many the set's table names)}"
+    root, loose = ledger.root, {}
+    archives = [(f, root / f.folder / f.name) for f in found if f.top is not None]
+    never = [f for f, path in archives if not path.exists() and _members(path) is None and f.name not in ledger.data["right"]]
+    for top in dict.fromkeys(f.top for f in never if (root / f.top).is_dir()):
+        rest = _named(top, root).difference(*(_contents(path) for f, path in archives if f.top == top))
+        there = rest & {os.path.basename(p) for p, size in _listing(root / top).items() if size}
+        if there: loose |= {f.name: (len(there), len(rest)) for f in never if f.top == top}
+    return loose
+
+def _absent(f, path, loose):
+    "State of a file that is not there; `loose` as in `_by_hand`."
+    part = path.with_name(path.name + ".part")
+    if f.top is not None and _members(path) is not None: return "removed", "unpacked, then deleted"
+    if loose: return "unpacked" if loose[0] == loose[1] else "missing", f"unpacked without its archive: {loose[0]:,} of {loose[1]:,} files there; what is in them is not checked"
+    if not part.exists(): return "missing", "run download again"
+    return "missing", f"{_gb(part.stat().st_size)} of {_gb(f.size or f.about)} there; the same download goes on"
 
 # %% ../nbs/A1_download.ipynb #291dbdc5
 def _done_without(path, f, root): return f.top is not None and not path.exists() and _unpacked(path, root)
@@ -558,10 +613,17 @@ def _bring(f, ledger, delete_zips, mirror, label):
     if not _unpacked(path, root): unzip(path, root, f.top, limit=3 * f.unpacked or None, progress=label and f"unpack {label}")
     if delete_zips: path.unlink()
 
+def _needed(found, ledger):
+    "The files that are still needed, as others were unpacked by hand; says which folders those are."
+    whole = [name for name, (there, named) in _by_hand(found, ledger).items() if there == named]
+    for top in dict.fromkeys(f.top for f in found if f.name in whole):
+        _say(f"{ledger.root / top} was unpacked without its archives, and every file that its table names is there: it is taken as it is; --parts fetches it all the same")
+    return [f for f in found if f.name not in whole]
+
 def download(
     name: str,  # tau22, tut17, icme24, beats or micirp
     root: str | Path | None = None,  # default: home() / "datasets"
-    parts=None,  # which parts, such as ["meta", "audio.1"]; None: what the registry says
+    parts=None,  # which parts, such as ["meta", "audio.1"]; None: what the registry says, less what was unpacked by hand
     *,
     accept: bool = False,  # accept the terms, where nobody can be asked
     delete_zips: bool = False,  # delete each archive once it is unpacked
@@ -570,23 +632,26 @@ def download(
     registry: dict | None = None,  # default: what ships
 ) -> Path:  # the root, below which the set lies
     "Fetch a set and unpack it. Called again it goes on, or finds all done without a request. DownloadError says what is wrong and what to do."
-    registry, root = load_registry() if registry is None else registry, sets_home(root)
-    entry = _entry(name, registry)
+    registry = load_registry() if registry is None else registry
+    root, wanted = _root(root, registry), _wanted(name, registry, parts)
     with _alone(root / ".downloads" / f"{name}.lock"):
         ledger = _Ledger(root, name)
-        _accept(name, entry, ledger, accept)
-        todo = _chosen(name, registry, _set_files(name, registry, ledger, mirror), parts)
+        _accept(name, registry[name], ledger, accept)
+        found = _set_files(name, registry, ledger, mirror)
+        todo = [f for f in (_needed(found, ledger) if parts is None else found) if f.part in wanted]
         _room(root, max(_held(todo, root, delete_zips)), "free some, choose another folder with --root, some --parts only, or --delete-zips")
-        for n, f in enumerate(todo, 1): _bring(f, ledger, delete_zips, mirror, progress and f"{f.part} ({n} of {len(todo)})")
+        try:
+            for n, f in enumerate(todo, 1): _bring(f, ledger, delete_zips, mirror, progress and f"{f.part} ({n} of {len(todo)})")
+        except KeyboardInterrupt: _say("stopped; what came is kept, and the same command goes on"); raise
     return root
 
 # %% ../nbs/A1_download.ipynb #1867ce1c
-def _state(f, path, ledger):
+def _state(f, path, ledger, loose):
     "State of one file: (state, detail). The ledger forgets one that is corrupt."
-    if not path.exists(): return ("removed", "unpacked, then deleted") if f.top is not None and _members(path) is not None else ("missing", "run download again")
+    if not path.exists(): return _absent(f, path, loose)
     if not _is_whole(path, f.size, f.checksum):
         if ledger.data["right"].pop(f.name, None):
-            with suppress(OSError): ledger.save()
+            with suppress(DownloadError): ledger.save()
         return "corrupt", "run download again, which fetches it anew"
     return ("whole", "") if f.checksum else ("size only", "its checksum is not known here")
 
@@ -607,13 +672,14 @@ def verify(
     *,
     progress: bool = True,
     registry: dict | None = None,  # default: what ships
-) -> pd.DataFrame:  # file, bytes, state (whole, size only, removed, missing or corrupt), detail
+) -> pd.DataFrame:  # file, bytes, state (whole, size only, unpacked, removed, missing or corrupt), detail
     "Read every file of a set again and hold it against registry and archives, offline. What is found corrupt, `download` mends."
-    registry, root, rows = load_registry() if registry is None else registry, sets_home(root), []
-    ledger = _Ledger(root, name)
-    todo = _chosen(name, registry, _set_files(name, registry, ledger, ask=False), parts)
-    for f in tqdm(todo, desc="checking", unit="file", disable=not progress):
+    registry = load_registry() if registry is None else registry
+    root, wanted, rows = _root(root, registry), _wanted(name, registry, parts), []
+    found = _set_files(name, registry, ledger := _Ledger(root, name), ask=False)
+    loose = _by_hand(found, ledger)
+    for f in tqdm([f for f in found if f.part in wanted], desc="checking", unit="file", disable=not progress):
         path = root / f.folder / f.name
-        rows.append((f.name, path.stat().st_size if path.exists() else f.size, *_state(f, path, ledger)))
+        rows.append((f.name, path.stat().st_size if path.exists() else f.size, *_state(f, path, ledger, loose.get(f.name))))
         if f.top is not None and _members(path): rows.append((f"{f.name}, unpacked", *_members_state(path, root)))
     return pd.DataFrame(rows, columns=["file", "bytes", "state", "detail"])

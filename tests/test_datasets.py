@@ -146,6 +146,24 @@ def test_label_files_that_are_no_text(tmp_path):
     says("cannot be read", read_labels, tmp_path, ("a",))
 
 
+@pytest.mark.parametrize("sep, text, words", [("\t", "a,b\n1,2\n", "among a,b; is it separated by commas? It should be tabs"), (",", "a;b\n1;2\n", "semicolons? It should be commas"),
+                                              ("\t", "a\tb\n1,2\n", "1 columns, but 2 are needed; is it separated by commas?"), ("\t", "c\n1\n", "no column 'a' among c")])
+def test_label_files_with_another_separator(sep, text, words, tmp_path):
+    (tmp_path / "x.csv").write_text(text)
+    says(words, read_labels, tmp_path / "x.csv", ("a", "b"), sep)
+
+
+@pytest.mark.parametrize("name, file", [("tau22", f"{TAU22_FOLDER}/meta.csv"), ("tut17", f"{TUT17_FOLDERS[0]}/meta.txt"), ("icme24", ICME24_LABELS)])
+def test_what_is_missing_comes_with_its_command(name, file, tmp_path):
+    says(f"{tmp_path / file} is missing; `contrastasc download {name} --root {tmp_path}` gets it", READ[name], tmp_path)
+
+
+def test_a_home_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CONTRASTASC_HOME", str(tmp_path / "file" / "home"))
+    says("point CONTRASTASC_HOME at a folder of yours", sets_home)
+
+
 # ---- TUT17
 
 def test_tut17_without_its_optional_files(copies, tmp_path):
@@ -155,12 +173,56 @@ def test_tut17_without_its_optional_files(copies, tmp_path):
     bare = read_tut17(root)
     pd.testing.assert_frame_equal(bare[["path", "scene", "split"]], whole[["path", "scene", "split"]])
     tests = bare[bare.split == "test"]
-    assert tests.group.nunique() == len(tests) > whole[whole.split == "test"].group.nunique()
+    assert tests.group.nunique() == len(tests) > whole[whole.split == "test"].group.nunique() and set(tests.location) == {""}
+    assert "without map.txt" in difference_to_published("tut17", bare) and "map.txt" not in difference_to_published("tut17", whole)
     (setup / "evaluate.txt").rename(root / TUT17_FOLDERS[1] / "meta.txt")
     pd.testing.assert_frame_equal(read_tut17(root), bare)
     (root / TUT17_FOLDERS[1] / "meta.txt").unlink()
     says("evaluate.txt is missing", read_tut17, root)
     assert len(read_tut17(root, "fold2")) == (whole.split == "train").sum()
+
+
+@pytest.fixture
+def renamed(copies, tmp_path):
+    "The file with the old names of a copy's evaluation clips, and the copy's root."
+    root = copy_of(copies, "tut17", tmp_path)
+    return root / TUT17_FOLDERS[1] / "evaluation_setup" / "map.txt", root
+
+
+def test_tut17_old_names_are_found_by_base_name(renamed, copies):
+    path, root = renamed
+    for text in (path.read_text().replace("audio/", ""), path.read_text().replace("audio/", "TUT-acoustic-scenes-2017-evaluation/audio/")):
+        path.write_text(text)
+        pd.testing.assert_frame_equal(read_tut17(root), read_tut17(copies["tut17"]))
+
+
+def test_tut17_old_names_that_do_not_fit(renamed):
+    path, root = renamed
+    lines = path.read_text().splitlines()
+    count = len(lines)
+    path.write_text("\n".join(lines[1:]))
+    says(f"map.txt has no line for {lines[0].split('/')[-1]}; get it again", read_tut17, root)
+    path.write_text("\n".join("\t".join(l.split("\t")[::-1]) for l in lines))
+    says(f"and {count - 1} more of {count} files", read_tut17, root)
+    path.write_text("\n".join([*lines, "other_0_10.wav\t" + lines[2].split("\t")[1]]))
+    says(f"line {count + 1}: {lines[2].split(chr(9))[1]} is named a second time", read_tut17, root)
+    path.write_text("\n".join(l.replace("\t", ",") for l in lines))
+    says("is it separated by commas?", read_tut17, root)
+
+
+def test_tut17_halves_keep_apart_where_their_numbers_meet(renamed):
+    path, root = renamed
+    taken = read_tut17(root).query("split == 'train'").recording.iat[0]
+    names = [f"audio/{taken}_{10 * n}_{10 * n + 10}.wav\t{l.split(chr(9))[1]}" for n, l in enumerate(path.read_text().splitlines())]
+    path.write_text("\n".join(names))
+    table = read_tut17(root)
+    groups = {s: set(table.group[table.split == s]) for s in ("train", "test")}
+    assert groups["test"] == {f"evaluation-{taken}"} and not groups["test"] & groups["train"] and taken in groups["train"]
+
+
+def test_tut17_recordings_are_what_clips_were_cut_from(copies):
+    table = read_tut17(copies["tut17"])
+    assert (table.recording == table.location).all() and table.groupby("recording").scene.nunique().eq(1).all() and not table.recording.str.contains("_").any()
 
 
 def test_tut17_further_columns_are_ignored(copies, tmp_path):
@@ -236,8 +298,20 @@ def test_real_icme24_labels(tmp_path):
     tests = session[session.split == "test"].scene.value_counts()
     assert tests.min() == tests["Public square"] == 40
     assert recording[recording.split == "test"].scene.value_counts().min() >= 64
-    def leaked(t): return t[t.split == "test"].recording.isin(set(t[t.split == "train"].recording)).mean()
-    assert leaked(session) == leaked(recording) == 0 and leaked(random) > 0.97
+    def leaked(t, column): return round(100 * t[t.split == "test"][column].isin(set(t[t.split == "train"][column])).mean(), 2)
+    assert [(leaked(t, "recording"), leaked(t, "location")) for t in tables.values()] == [(0, 0), (0, 86.83), (97.72, 100)], "chapter 01b prints these"
+    assert all(difference_to_published(n, t) == "" for n, t in zip(("icme24", "icme24-recording", "icme24-random"), tables.values()))
+    clips = pd.read_csv(tmp_path / ICME24_TIMES, encoding="utf-8-sig").groupby(["location", "record_time"]).size()
+    assert (clips.min(), clips.median(), clips.max()) == (1, 26, 53)
+
+
+def test_icme24_labels_that_were_cut_short(copies, tmp_path):
+    root = copy_of(copies, "icme24", tmp_path)
+    for file in (ICME24_LABELS, ICME24_TIMES):
+        lines = (root / file).read_bytes().split(b"\r\n")
+        (root / file).write_bytes(b"\r\n".join(lines[:len(lines) // 2]) + b"\r\n")
+        if file == ICME24_LABELS: says(f"but none in {ICME24_LABELS}", read_icme24, root)
+    for split in ICME24_SPLITS[1:]: assert "of 1,740 labelled clips" in difference_to_published(f"icme24-{split}", read_icme24(root, "random"))
 
 
 # ---- sound
@@ -295,6 +369,7 @@ def test_missing_sound_is_named(sounding, tmp_path):
         if file.is_file() and file.name != Path(files["tau22"].path[1]).name:
             (target := tmp_path / "elsewhere" / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True); target.write_bytes(file.read_bytes())
     says(Path(files["tau22"].path[1]).name, load_scenes, "tau22", tmp_path / "elsewhere")
+    says(f"`contrastasc download tau22 --root {tmp_path / 'elsewhere'}` gets what", load_scenes, "tau22", tmp_path / "elsewhere")
     says("meta.csv is missing", load_scenes, "tau22", tmp_path)
 
 
@@ -312,6 +387,9 @@ def test_counts_are_held_against_the_published(copies):
     assert "of 139,620 train clips" in difference_to_published("tau22", read_tau22(copies["tau22"]))
     whole = pd.DataFrame(dict(split=np.repeat(list(PUBLISHED["tau22"]), list(PUBLISHED["tau22"].values()))))
     assert difference_to_published("tau22", whole) == "" and len(whole) == 230350 and sum(PUBLISHED["tut17"].values()) == 6300
+    fold = read_tut17(copies["tut17"], "fold3")
+    assert f"tut17-fold3 is not whole here: {len(fold)} of 4,680 labelled clips. " == difference_to_published("tut17-fold3", fold)
+    assert set(PUBLISHED) == set(DATASETS) and difference_to_published("synth-tut17", fold) == ""
 
 
 def test_default_place(tmp_path):

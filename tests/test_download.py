@@ -11,12 +11,15 @@ import struct
 import threading
 import time
 import zipfile
+import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from contrastasc import cli, download as dl
+from contrastasc.datasets import TUT17_FOLDERS, write_miniature
 from contrastasc.download import DownloadError, data_sets, download, fetch, hash_file, load_registry, unzip, verify
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
@@ -332,6 +335,7 @@ def test_mirror_takes_the_place_of_scheme_and_host(server, tmp_path):
     assert whole(fetch(urls, tmp_path / "a.bin", len(CONTENT), MD5, mirror=server.url + "/", progress=False))
     assert server.asked[0].path == "/a.bin?download=1"
     with pytest.raises(DownloadError, match="only https"): fetch(urls, tmp_path / "b.bin", mirror="http://example.net", progress=False)
+    with pytest.raises(DownloadError, match="lacks its https://, as in https://example.org"): fetch(urls, tmp_path / "b.bin", mirror="example.org", progress=False)
 
 
 def test_git_and_sha256_checksums(server, tmp_path):
@@ -378,7 +382,26 @@ def test_a_write_that_fails_is_said_at_once_and_what_came_is_kept(server, tmp_pa
 
 def test_no_place_to_write(server, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write"): fetch(server.url + "/a.bin", tmp_path / "file" / "a.bin", progress=False)
+    with pytest.raises(DownloadError, match="^cannot write"): fetch(server.url + "/a.bin", tmp_path / "file" / "a.bin", progress=False)
+    (tmp_path / "b.bin.part").mkdir()
+    with pytest.raises(DownloadError, match="^cannot write .*b.bin.part"): fetch(server.url + "/a.bin", tmp_path / "b.bin", progress=False)
+
+
+def test_no_permission_is_not_a_full_disk(server, tmp_path, monkeypatch):
+    def closed(*a, **k): raise PermissionError(13, "Permission denied")
+    monkeypatch.setattr(dl.FileLock, "acquire", closed)
+    with pytest.raises(DownloadError, match="^cannot write .*no permission to write there; choose another folder$"): get(server, tmp_path)
+
+
+@pytest.mark.parametrize("size, words", [(0, "0 bytes"), (99, "99 bytes"), (1500, "1.5 kB"), (120_000, "0.1 MB"), (99e6, "99.0 MB"), (1e8, "0.1 GB"), (27.5e9, "27.5 GB")])
+def test_sizes_in_words(size, words): assert dl._gb(size) == words
+
+
+def test_a_log_says_why_it_waits(server, tmp_path, capsys, monkeypatch):
+    server.moods[:] = [dict(status=503), dict(until=1000)]
+    fetch(server.url + "/a.bin", tmp_path / "a.bin", len(CONTENT), MD5)
+    err = capsys.readouterr().err
+    assert "answers 503 Service Unavailable; again in 0 s\n" in err and "broke after 1,000 bytes; again" in err
 
 
 BAD = bytes(b ^ (n % 1000 == 7) for n, b in enumerate(CONTENT))
@@ -645,6 +668,103 @@ def test_parts(toy):
     assert (toy.root / "labels.csv").exists()
 
 
+def test_parts_are_checked_before_the_terms(toy, capsys):
+    with pytest.raises(DownloadError, match="no part 'video'"): bring(toy, parts=["video"])
+    assert "Share it." not in capsys.readouterr().err and not (toy.root / ".downloads").exists()
+
+
+def test_the_folder_of_a_set_is_no_root(toy, monkeypatch):
+    (toy.root / "Toy").mkdir(parents=True)
+    monkeypatch.chdir(toy.root / "Toy")
+    for root in (toy.root / "Toy", ".", toy.root / "x" / ".." / "Toy"):
+        for do in (download, verify):
+            with pytest.raises(DownloadError, match=f"folder that it lies in, --root {toy.root}$"): do("toy", root, registry=toy.registry)
+    assert not list((toy.root / "Toy").iterdir()) and not toy.server.asked
+
+
+def test_verify_says_how_much_of_a_part_is_there(toy):
+    bring(toy, parts=["meta"])
+    (toy.root / "archives/toy.audio.1.zip.part").write_bytes(toy.server.files["/toy.audio.1.zip"][:50_000])
+    found = table(toy)
+    assert found.state["toy.audio.1.zip"] == "missing" and found.detail["toy.audio.1.zip"] == f"50.0 kB of {dl._gb(len(toy.server.files['/toy.audio.1.zip']))} there; the same download goes on"
+    assert found.detail["toy.audio.2.zip"] == "run download again"
+
+
+def test_a_stopped_download_says_that_it_goes_on(toy, capsys, monkeypatch):
+    def stop(*a, **k): raise KeyboardInterrupt
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt): m.setattr(dl, "unzip", stop); bring(toy)
+    assert capsys.readouterr().err.endswith("stopped; what came is kept, and the same command goes on\n")
+    bring(toy)
+    assert complete(toy)
+
+
+# ---- unpacked by hand
+
+@pytest.fixture
+def unpacked(tmp_path):
+    "A copy of TUT17 that somebody unpacked, with files for its sound; (root, the sound's files)."
+    files = [tmp_path / "sets" / p for p in write_miniature("tut17", tmp_path / "sets", sound=False).path]
+    for path in files: path.parent.mkdir(exist_ok=True); path.write_bytes(b"sound")
+    return tmp_path / "sets", files
+
+
+def held(root, **options): return verify("tut17", root, progress=False, **options).set_index("file")
+
+
+def test_a_set_unpacked_by_hand_is_taken(unpacked, capsys):
+    root, files = unpacked
+    found = held(root)
+    assert set(found.state) == {"unpacked"} and len(found) == 19
+    for top in TUT17_FOLDERS:
+        n = sum(p.parent.parent.name == top for p in files)
+        assert set(found.detail[found.index.str.startswith(top)]) == {f"unpacked without its archive: {n} of {n} files there; what is in them is not checked"}
+    assert download("tut17", root, accept=True, mirror="http://127.0.0.1:9", progress=False) == root, "nothing is asked for"
+    assert capsys.readouterr().err.count("is taken as it is") == 2
+    assert cli.main(["download", "tut17", "--root", str(root), "--verify"]) == 0
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda p: p.write_bytes(b"")])
+def test_a_set_unpacked_by_half_is_not(unpacked, spoil, monkeypatch):
+    root, files = unpacked
+    spoil(files[-1])  # of the evaluation set
+    found, n = held(root), sum(p.parent.parent.name == TUT17_FOLDERS[1] for p in files)
+    assert set(found.state[:13]) == {"unpacked"} and set(found.state[13:]) == {"missing"} and f"{n - 1} of {n} files there" in found.detail.iloc[-1]
+    asked = []
+    monkeypatch.setattr(dl, "fetch", lambda urls, path, *a, **k: asked.append(path.name) or path.write_bytes(b"") or (_ for _ in ()).throw(DownloadError("enough")))
+    (root / "archives").mkdir()
+    with pytest.raises(DownloadError, match="enough"): download("tut17", root, accept=True, progress=False)
+    assert asked == [f"{TUT17_FOLDERS[1]}.doc.zip"]
+
+
+def test_what_was_unpacked_by_hand_is_fetched_where_asked_for(unpacked, monkeypatch):
+    root, _ = unpacked
+    monkeypatch.setattr(dl, "_bring", lambda f, *a: (_ for _ in ()).throw(DownloadError(f"asked for {f.part}")))
+    with pytest.raises(DownloadError, match="asked for development.error"): download("tut17", root, "error", accept=True, progress=False)
+
+
+def test_an_archive_that_was_here_once_is_not_taken_for_unpacked_by_hand(unpacked):
+    "As after `verify` found its files corrupt and forgot the note."
+    root, _ = unpacked
+    (root / ".downloads").mkdir()
+    (root / ".downloads/tut17.json").write_text(json.dumps(dict(right={f"{TUT17_FOLDERS[0]}.audio.1.zip": [1, 2, None]})))
+    found = held(root)
+    assert found.state[f"{TUT17_FOLDERS[0]}.audio.1.zip"] == "missing" and (found.state == "unpacked").sum() == 18
+
+
+def test_what_came_from_another_archive_does_not_count(unpacked):
+    "A download in the middle: some archives unpacked, one of them without its note yet, others still to come."
+    root, files = unpacked
+    mine = [p for p in files if p.parent.parent.name == TUT17_FOLDERS[0]]
+    (root / "archives").mkdir()
+    noted, plain = mine[0::3], mine[1::3]
+    (root / f"archives/{TUT17_FOLDERS[0]}.audio.1.zip.unpacked").write_text("".join(f"{zlib.crc32(b'sound'):08x}\t5\t{p.relative_to(root)}\n" for p in noted))
+    make(root / f"archives/{TUT17_FOLDERS[0]}.audio.2.zip", *((f"{TUT17_FOLDERS[0]}/audio/{p.name}", b"sound") for p in plain))
+    for path in mine[2::3]: path.unlink()
+    assert held(root).detail[f"{TUT17_FOLDERS[0]}.audio.3.zip"] == "run download again"
+    mine[2].write_bytes(b"sound")
+    assert f"1 of {len(mine[2::3])} files there" in held(root).detail[f"{TUT17_FOLDERS[0]}.audio.3.zip"]
+
+
 def test_zips_are_deleted_and_remembered(toy):
     bring(toy, delete_zips=True)
     assert complete(toy) and not list(toy.root.rglob("*.zip"))
@@ -872,14 +992,24 @@ def test_registry_that_ships():
     assert table.groupby("set").size().to_dict() == dict(tau22=18, tut17=19, icme24=4, beats=3)
     assert table.bytes[table.set == "tau22"].sum() == 27_503_592_469
     unknown = table[table.checksum.isna()]
-    assert unknown.set.unique().tolist() == ["icme24"] and table.bytes.isna().sum() == 3
+    assert unknown.set.unique().tolist() == ["icme24"] and (~table.exact).sum() == 3
+    assert (table.groupby("set").bytes.sum() / 1e9).round(2).to_dict() == dict(tau22=27.5, tut17=14.3, icme24=5.97, beats=1.09)
     for s in registry.values():
         for f in s["files"]:
             assert all(u.startswith("https://") for u in f["urls"]) and (f["checksum"] or f["record"] and f["size"])
             kind, _, digest = (f["checksum"] or "md5:" + "0" * 32).partition(":")
             assert len(bytes.fromhex(digest)) == dict(md5=16, sha256=32)[kind]
-    assert [f.part for f in dl._chosen("beats", registry, dl._listed("beats", registry), None)] == ["pretrained"]
-    assert len(dl._chosen("tut17", registry, dl._listed("tut17", registry), ["development.audio", "evaluation"])) == 16
+    assert dl._wanted("beats", registry, None) == {"pretrained"} and dl._wanted("micirp", registry, None) == {"all"}
+    assert len(dl._wanted("tut17", registry, ["development.audio", "evaluation"])) == 16
+
+
+def test_ends_of_parts():
+    registry = load_registry()
+    assert dl._wanted("tut17", registry, ["audio.7", "error"]) == {"development.audio.7", "development.error"}
+    for part, several in (("audio.1", "development.audio.1 or evaluation.audio.1"), ("audio", "development.audio or evaluation.audio"), ("meta", "development.meta or evaluation.meta")):
+        with pytest.raises(DownloadError, match=f"'{part}' may be {several} of tut17"): dl._wanted("tut17", registry, part)
+    for part in ("audio.11", "udio.1", "", ".", "audio."):
+        with pytest.raises(DownloadError, match="tut17 has no part .*; it has development.doc, "): dl._wanted("tut17", registry, part)
 
 
 def test_registries_that_are_none(tmp_path):
