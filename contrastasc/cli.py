@@ -253,8 +253,8 @@ def _sets(sub):
     c = _command(sub, "download", _download, "fetch a real data set or the official BEATs, or check what is there", data=False)
     c.add_argument("names", nargs="+", metavar="NAME", help="tau22, tut17, icme24, beats or micirp, or several of them")
     c.add_argument("--root", help="where sets lie; default: datasets in $CONTRASTASC_HOME")
-    c.add_argument("--parts", nargs="+", help="only these, such as meta audio.1; an unknown one lists all")
-    c.add_argument("--verify", action="store_true", help="read everything that is there again, offline; exit status 1 if not all is whole")
+    c.add_argument("--parts", nargs="+", help="only these, such as meta audio.1, or how a name ends; an unknown one lists all")
+    c.add_argument("--verify", action="store_true", help="read everything that is there again, offline; exit status 1 if something is missing or corrupt")
     c.add_argument("--delete-zips", action="store_true", help="delete each archive once it is unpacked")
     c.add_argument("--accept", action="store_true", help="accept the terms without being asked")
     c.add_argument("--mirror", help="https address that takes the place of every scheme and host")
@@ -308,5 +308,6 @@ def main(argv: list[str] | None = None) -> int:  # exit status: 0 fine, 1 someth
         return 130
     except (ValueError, OSError, FloatingPointError) as e:
         if os.environ.get("CONTRASTASC_DEBUG"): raise
-        print(f"contrastasc {a.command}: {e}", file=sys.stderr)
+        words = f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.filename and e.strerror else e
+        print(f"contrastasc {a.command}: {words}", file=sys.stderr)
         return 2

@@ -229,7 +229,7 @@ def _make(folder, shape, frame, opener, name):
     part.mkdir(exist_ok=True)
     free = shutil.disk_usage(part).free + sum(f.stat().st_size for f in part.iterdir())
     if need > free:
-        raise SceneError(f"{name} needs {need / 1e9:.1f} GB in {folder.parent} and {free / 1e9:.1f} GB are free; make "
+        raise SceneError(f"{name} needs {need / 1e6:,.0f} MB in {folder.parent} and {free / 1e6:,.0f} MB are free; make "
                          "room or point CONTRASTASC_HOME at a bigger disk")
     try: _fill(part, frame, opener, shape[1], name)
     except ValueError: shutil.rmtree(part); raise  # a file is broken; mended, it makes another pack, and this one would lie here for ever

@@ -109,7 +109,7 @@ def test_from_archives_to_tables(world, monkeypatch, capsys):
     assert again.returncode == 0, again.stdout[-1500:] + again.stderr[-3000:]
     assert {p: t for p, t in rows(place).items() if p in kept} == kept
     stem = next((place / "out").glob("*.md")).stem
-    assert stem.startswith("paper-tau22+tut17+icme24-tiny-cpm6k-") and f"{stem}.md" in again.stdout and "session split" in again.stderr and sorted(p.name for p in (place / "out").iterdir()) == [f"{stem}.csv", f"{stem}.md", f"{stem}.svg"]
+    assert stem.startswith("paper-tau22+tut17+icme24-tiny-cpm6k-") and f"{stem}.md" in again.stdout and "session split" in again.stderr and sorted(p.name for p in (place / "out").glob("[!.]*")) == [f"{stem}.csv", f"{stem}.md", f"{stem}.svg"]
 
     frame, text = pd.read_csv(place / "out" / f"{stem}.csv"), (place / "out" / f"{stem}.md").read_text()
     assert set(STUDENTS) | {"teacher frozen", "teacher CE", "teacher contrastive", "linear head", "mean log-mel"} == set(frame.row)
