@@ -222,6 +222,9 @@ def _agrees(store, frame, opener):
     return _off(store, frame, opener, np.linspace(0, len(frame) - 1, opener.probes).astype(int)) is None
 
 
+def _size(n): return f"{n / 1e9:.1f} GB" if n > 1e8 else f"{n / 1e3:,.0f} kB"
+
+
 def _make(folder, shape, frame, opener, name):
     "Pack into folder.part, going on where an earlier attempt stopped, and rename it when it is whole."
     part, need = folder.with_suffix(".part"), shape[0] * shape[1] * (2 * SAMPLE_RATE + 4)
@@ -229,7 +232,7 @@ def _make(folder, shape, frame, opener, name):
     part.mkdir(exist_ok=True)
     free = shutil.disk_usage(part).free + sum(f.stat().st_size for f in part.iterdir())
     if need > free:
-        raise SceneError(f"{name} needs {need / 1e6:,.0f} MB in {folder.parent} and {free / 1e6:,.0f} MB are free; make "
+        raise SceneError(f"{name} needs {_size(need)} in {folder.parent} and {_size(free)} are free; make "
                          "room or point CONTRASTASC_HOME at a bigger disk")
     try: _fill(part, frame, opener, shape[1], name)
     except ValueError: shutil.rmtree(part); raise  # a file is broken; mended, it makes another pack, and this one would lie here for ever

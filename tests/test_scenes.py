@@ -415,7 +415,7 @@ def test_a_part_without_notes_is_started_over(tmp_path, cache):
 
 def test_full_disk_is_seen_before_it_is_full(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
-    says("mine needs [1-9][0-9]* MB.*CONTRASTASC_HOME", small_folder(tmp_path / "mine"))
+    says("mine needs [1-9][0-9]* kB.*CONTRASTASC_HOME", small_folder(tmp_path / "mine"))
     monkeypatch.undo()
     assert not packs(cache)
 
