@@ -1,14 +1,15 @@
 """The generated worlds are neither trivial nor hopeless, whatever the seed.
 
-Scale "class", each seed in a process of its own (one thread each); CONTRASTASC_WORLD_SEEDS="0 1 2" measures three instead of one:
-logistic regression on mean log-mel spectra, a small CP-Mobile on log-mel pictures, and few-shot learning of classes
-that synth-tau22 does not have. `python tests/test_synth_difficulty.py 7` prints the numbers of world 7.
+Scale "class", three seeds: logistic regression on mean log-mel spectra, a small CP-Mobile on log-mel pictures, and few-shot
+learning of classes that synth-tau22 does not have. Measuring takes minutes and gives the same as long as the code is the same, so
+the numbers are kept in world_difficulty.json beside a hash of all code they depend on. Where the hash is another, one world is
+measured anew; `python tests/test_synth_difficulty.py` measures all three and keeps them, `... 7` prints the numbers of world 7.
 """
+import hashlib
 import json
-import os
-import subprocess
 import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from contrastasc.cpmobile import CPMobile
 from contrastasc.frontend import LogMel
 from contrastasc.synth import WORLDS, render_frame, world_frame
 
-SEEDS = [int(s) for s in os.environ.get("CONTRASTASC_WORLD_SEEDS", "0").split()]
+SEEDS, KEPT = (0, 1, 2), Path(__file__).with_name("world_difficulty.json")
 UNSEEN_DEVICES = ("s4", "s5", "s6")
 UNSEEN_CLASSES = {
     "synth-tut17": ["beach", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library", "office", "residential_area", "train"],
@@ -85,14 +86,21 @@ def measure(seed):
     )
 
 
+def code():
+    "A hash of all code that the numbers depend on."
+    library = Path(__file__).parent.parent / "contrastasc"
+    files = [Path(__file__), *(library / name for name in ("synth.py", "frontend.py", "cpmobile.py", "softsupcon.py"))]
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
+
+
+def rounded(numbers): return {k: round(float(v), 2) for k, v in numbers.items()}
+
+
 @pytest.fixture(scope="module")
 def worlds():
-    "The numbers of every seed, measured side by side."
-    environment = os.environ | dict(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    running = [subprocess.Popen([sys.executable, __file__, str(s)], stdout=subprocess.PIPE, text=True, env=environment) for s in SEEDS]
-    outputs = [p.communicate()[0] for p in running]
-    assert not any(p.returncode for p in running), "a world could not be measured; its error is above"
-    return [json.loads(o.splitlines()[-1]) for o in outputs]
+    "The numbers of every seed; of the first, measured now, where the code is not what it was."
+    kept = json.loads(KEPT.read_text())
+    return kept["worlds"] if kept["code"] == code() else [measure(SEEDS[0])]
 
 
 def test_mean_spectra_are_right_about_half_the_time(worlds):
@@ -115,4 +123,5 @@ def test_unseen_classes_can_be_learned_from_five_examples(worlds, world):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps({k: round(float(v), 2) for k, v in measure(int(sys.argv[1])).items()}))
+    if sys.argv[1:]: print(json.dumps(rounded(measure(int(sys.argv[1])))))
+    else: KEPT.write_text(json.dumps(dict(code=code(), worlds=[rounded(measure(s)) for s in SEEDS]), indent=1) + "\n")
