@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import chapters
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = dict(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")  # workers share the cores
@@ -17,7 +18,7 @@ def pytest():
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--durations", "8", "--junitxml", report, "tests"]
-        code = subprocess.run(command, cwd=ROOT, env=os.environ | THREADS).returncode
+        code = subprocess.run(command, cwd=ROOT).returncode
         counts = dict(re.findall(r'(tests|failures|errors|skipped)="(\d+)"', report.read_text()[:2000])) if report.exists() else {}
     failed = int(counts.get("failures", 0)) + int(counts.get("errors", 0))
     passed = int(counts.get("tests", 0)) - failed - int(counts.get("skipped", 0))
@@ -26,14 +27,15 @@ def pytest():
 
 def notebooks():
     "Every notebook with the checks inside it, each in a real Jupyter kernel; returns (passed, failed)."
-    os.environ.update(THREADS)
     return chapters.run_all(chapters.chapters(), jobs=3, keep_going=True)  # neighbours may wait for the same training
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="contrastasc-") as home:
-        os.environ.update(CONTRASTASC_SCALE="tiny", CONTRASTASC_HOME=home, CONTRASTASC_TEST_HOME=home)
-        results = [pytest(), notebooks()]
+        os.environ.update(THREADS, CONTRASTASC_SCALE="tiny", CONTRASTASC_HOME=home, CONTRASTASC_TEST_HOME=home)
+        with warm.kernels() as environment:
+            os.environ.update(environment)
+            results = [pytest(), notebooks()]
     passed, failed = (sum(x) for x in zip(*results))
     print(f"{passed} passed, {failed} failed")
     sys.exit(bool(failed))
