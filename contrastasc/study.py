@@ -190,9 +190,10 @@ def report(
     variant: str,  # of the students in the tables
 ) -> str:  # Markdown
     "Tables 1 to 3 with what they rest on, and verdicts on the paper's small claims."
-    n = sorted(set(frame.groupby(["row", "variant"]).seed.nunique()))
-    rests = f"{len(frame)} measurements, {' to '.join(map(str, {n[0]: 0, n[-1]: 0}))} seed{'s' * (n[-1] > 1)} a row. "
-    asked = [f"mAP, apart, asks {frame[c].mean():.0%} of the test clips of {c.split('_')[0].upper()}. " for c in frame if c.endswith("_asked")]
+    n = frame.groupby(["row", "variant"]).seed.nunique()
+    rests = f"{len(frame)} measurements, {'one seed' if n.max() == 1 else f'{n.min()} to {n.max()} seeds'} a row. "
+    few = {c.split("_")[0].upper(): frame[c].mean() for c in frame if c.endswith("_asked") and frame[c].mean() < 1}
+    asked = [f"mAP, apart, asks {share:.0%} of the test clips of {name}. " for name, share in few.items()]
     key = "`-` was not measured. [95 % over training seeds], {95 % of the draws of shots}, (published)."
     words = "".join([conditions(bench, frame.scale.iat[0], variant), rests, *asked, key])
     tables = [table(frame, title, variant) for title in TABLES]

@@ -219,8 +219,9 @@ class Enroller {
     const x = new Float32Array(this.look.fftSize); this.look.getFloatTimeDomainData(x);
     this.peak = Math.max(...x.map(Math.abs)); ctx.strokeStyle = "#0072B2"; ctx.beginPath();
     for (let i = 0; i < w; i++) ctx.lineTo(i, h / 2 - x[Math.floor(i / w * x.length)] * h / 2);
-    ctx.stroke(); this.frame = requestAnimationFrame(() => this.drawWave());
+    ctx.stroke(); this.soon(2);  // 20 pictures a second: more cost a laptop its battery and say nothing
   }
+  soon(frames) { this.frame = requestAnimationFrame(() => frames ? this.soon(frames - 1) : this.drawWave()); }
   drawMel() {
     const [ctx, w, h] = this.canvas(this.mel), wide = (w - 46) / 10, tall = h - 16;
     this.mels.forEach((second, k) => {
