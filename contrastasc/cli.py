@@ -198,12 +198,12 @@ def _export(a):
 
 # %% ../nbs/A4_cli.ipynb #438441ce
 _SCALE = dict(choices=("tiny", "class", "paper"), help="default: $CONTRASTASC_SCALE or class")
+_STUDENTS = ("cpm6k", "cpm12k", "cpm30k", "cpm54k", "cpm126k")  # `cpmobile.VARIANTS`, without importing torch to print a help text
+
 def positive(text):
     "An integer above zero; argparse says what is wrong with another."
     if int(text) < 1: raise ValueError
     return int(text)
-
-_STUDENTS = ("cpm6k", "cpm12k", "cpm30k", "cpm54k", "cpm126k")
 
 def _command(sub, name, run, about, data=True, training=False):
     "One part of the command, with the arguments that it shares with others."

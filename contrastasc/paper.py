@@ -12,6 +12,7 @@ __all__ = ['TEACHERS', 'STUDENTS', 'VARIANT', 'COURSE', 'PROTOCOL', 'REPEATS', '
 import hashlib, io, json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -85,7 +86,10 @@ class Start:
 
     def hashes(self, *names) -> list[str]:
         "SHA-256 of what some of its fields name: what was trained depends on what a file holds, not on where it lies."
-        return [_content(path) for path in (getattr(self, n) for n in names) if path is not None]
+        return [self._contents[n] for n in names if n in self._contents]
+
+    @cached_property
+    def _contents(self): return {n: _content(path) for n in ("beats", "responses") if (path := getattr(self, n)) is not None}  # a checkpoint is large: once
 
 def _content(path):
     "SHA-256 of a file, or of the files of a folder with their names."

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
-LONG = ("test_synth_difficulty", "test_real_data", "test_enroll", "test_deploy", "test_explore", "test_processes", "test_recipe", "test_stages")
+LONG = ("test_real_data", "test_enroll", "test_deploy", "test_explore", "test_processes", "test_recipe", "test_stages")
 
 
 def pytest_collection_modifyitems(items):

@@ -5,7 +5,6 @@ import soundfile as sf
 import torch
 
 import contrastasc
-from contrastasc.cli import main
 from contrastasc import cli
 from contrastasc.cpmobile import Student
 from contrastasc.distill import save_student
@@ -55,8 +54,17 @@ def test_doctor_says_what_is_wrong(capsys, monkeypatch):
 
 @pytest.mark.parametrize("option, value", [("--tut17", "icme24"), ("--icme24", "synth-icme24"), ("--sizes", "cpm7k"), ("--variant", "cpm7k")])
 def test_what_paper_cannot_do_is_said_before_it_begins(capsys, option, value):
-    with pytest.raises(SystemExit): main(["paper", option, value])
+    with pytest.raises(SystemExit): cli.main(["paper", option, value])
     assert f"invalid choice: '{value}'" in capsys.readouterr().err
+
+
+def test_choices_are_those_of_the_library():
+    from contrastasc.cpmobile import VARIANTS
+    from contrastasc.datasets import DATASETS
+    words = cli.parser().parse_args
+    assert cli._STUDENTS == tuple(VARIANTS)
+    for name in DATASETS:
+        if name != "tau22": assert vars(words(["paper", f"--{name.split('-')[0]}", name]))[name.split("-")[0]] == name
 
 
 def test_paper_wants_the_folder_of_all_sets_and_a_teacher_that_knows_something(capsys, tmp_path):
@@ -69,20 +77,20 @@ def test_paper_wants_the_folder_of_all_sets_and_a_teacher_that_knows_something(c
 
 
 def test_clips_to_check_are_counted_from_one(capsys):
-    with pytest.raises(SystemExit): main(["pack", "--data", "synth-tau22", "--check", "-5"])
+    with pytest.raises(SystemExit): cli.main(["pack", "--data", "synth-tau22", "--check", "-5"])
     assert "invalid positive value: '-5'" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(capsys, monkeypatch):
     def stop(*a, **k): raise KeyboardInterrupt
     monkeypatch.setattr("contrastasc.download.download", stop)
-    assert main(["download", "tau22", "tut17"]) == 130 and "stopped; the same command goes on" in capsys.readouterr().err
+    assert cli.main(["download", "tau22", "tut17"]) == 130 and "stopped; the same command goes on" in capsys.readouterr().err
 
 
 def test_several_sets_in_one_command(capsys, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr("contrastasc.download.download", lambda name, root, *a, **k: asked.append(name) or root)
-    assert main(["download", "tau22", "micirp", "--root", str(tmp_path)]) == 0 and asked == ["tau22", "micirp"]
+    assert cli.main(["download", "tau22", "micirp", "--root", str(tmp_path)]) == 0 and asked == ["tau22", "micirp"]
     assert "--parts belong to one set" in wrong(capsys, "download", "tau22", "micirp", "--parts", "meta")
 
 
