@@ -18,10 +18,10 @@ from .course import kshot_rows, kshot_text
 from .cpmobile import Student, VARIANTS, count_parameters
 from .distill import DistillConfig, distill, save_student, teacher_outputs
 from .evaluate import kshot_scenes
-from .finetune import FinetuneConfig, finetune
+from .finetune import FinetuneConfig, finetune, load_teacher, Teacher
 from .paper import MeanLogMel
 from .pretrain import PretrainConfig, first_seconds, pretrain, train_tokenizer
-from .pretrained import pack_model
+from .pretrained import load_pretrained, pack_model
 from .scenes import SceneError, SceneSet, load_scenes
 from .soundscapes import Joined, Shelf, made_sounds, possible, soundscapes
 from .sounds import sound_packages
@@ -98,6 +98,12 @@ def _learning(scenes, teacher, outputs, variant, recipe, out, progress):
 # %% ../nbs/A2d_recipe.ipynb #c4198baa
 MODELS = ("nano-ssl", "nano", *VARIANTS)
 
+def _check_models(models, teacher):
+    "ValueError for a model that is not there, or for more than students of a given teacher."
+    if strange := sorted(set(models) - set(MODELS)): raise ValueError(f"there is no model {strange[0]!r}; there are {', '.join(MODELS)}")
+    if teacher and (more := [m for m in models if m not in VARIANTS]):
+        raise ValueError(f"a given teacher makes students, not {more[0]}: leave it out of models, or give no teacher")
+
 def cook(
     composed: SceneSet,  # soundscapes
     out: str | Path,  # folder of all stages; called again with it, a stopped one goes on
@@ -106,17 +112,21 @@ def cook(
     models=MODELS,  # which to make; what they begin with is made too
     progress: bool = True,
     probe: Callable | None = None,  # asked after each epoch of pre-training, as in `pretrain`
+    teacher: Teacher | None = None,  # of these scenes, for students alone; None: it is made
 ) -> dict:  # model by name
-    "Make the models that ship."
+    "Make the models that ship. ValueError for a model that does not exist, or a teacher that cannot be asked."
+    _check_models(models, teacher)
     recipe, out = recipe or Recipe.at(), Path(out)
-    if strange := sorted(set(models) - set(MODELS)): raise ValueError(f"there is no model {strange[0]!r}; there are {', '.join(MODELS)}")
-    made = {"nano-ssl": _guessing(composed, recipe, out, progress, probe)}
-    if set(models) == {"nano-ssl"}: return made
     labelled = Joined([composed] + [recordings] * recipe.repeat if recordings else [composed], "soundscapes")
-    made["nano"] = _teaching(labelled, made["nano-ssl"], recipe, out / "4-teacher", progress)
-    if students := [v for v in VARIANTS if v in models]:
-        outputs = teacher_outputs(made["nano"], labelled, out, progress)
-        made |= {v: _learning(labelled, made["nano"], outputs, v, recipe, out, progress) for v in students}
+    made, students = {}, [v for v in VARIANTS if v in models]
+    if teacher and teacher.classes != labelled.classes: raise ValueError("the teacher was taught other scenes: give the sounds and recordings that it heard")
+    if teacher is None:
+        made["nano-ssl"] = _guessing(composed, recipe, out, progress, probe)
+        if set(models) == {"nano-ssl"}: return made
+        teacher = made["nano"] = _teaching(labelled, made["nano-ssl"], recipe, out / "4-teacher", progress)
+    if students:
+        outputs = teacher_outputs(teacher, labelled, out, progress)
+        made |= {v: _learning(labelled, teacher, outputs, v, recipe, out, progress) for v in students}
     return {name: model for name, model in made.items() if name in models}
 
 # %% ../nbs/A2d_recipe.ipynb #697792ca
@@ -152,6 +162,8 @@ def _in_words(value):
     return (f"{value.epochs} epochs, {value.batch_size} clips a step, learning rate {value.lr:g} ({value.schedule}), "
             f"weight decay {value.weight_decay:g}, {value.precision}")
 
+def _duration(seconds): return f"{seconds / 60:.0f} min" if seconds >= 600 else f"{seconds:.0f} s"
+
 def _sound_text(sounds, recordings):
     "Where the sound comes from: packages and their licences, and recordings."
     used = sorted(set(sounds.frame.package.dropna())) if sounds is not None and "package" in sounds.frame else []
@@ -172,11 +184,14 @@ def write_card(
     sounds: SceneSet | None = None,  # what the soundscapes were composed from
     recordings: SceneSet | None = None,
     results: str = "Not measured.",  # Markdown
+    seconds: float | None = None,  # that training took
+    teacher: str = "nano",  # of a student
 ) -> str:  # Markdown
     "The page that goes with a model."
-    about = _ABOUT.get(name, f"The CP-Mobile student {name}, distilled from `nano` with contrastive representation distillation.")
+    about = _ABOUT.get(name, f"The CP-Mobile student {name}, distilled from `{teacher}` with contrastive representation distillation.")
     heard = None if name == "nano-ssl" else recordings
     numbers = "\n".join(f"| {f.name} | {_in_words(getattr(recipe, f.name))} |" for f in fields(recipe))
+    took = "" if seconds is None else f" Training took {_duration(seconds)} ({torch.get_num_threads()} threads)."
     return f"""# {name}
 
 {about} {count_parameters(model):,} numbers; sound at 16 kHz, a second at a time.
@@ -193,7 +208,7 @@ def write_card(
 
 `{command}`
 
-Code {code_version()}, torch {torch.__version__}, seed {recipe.seed}.
+Code {code_version()}, torch {torch.__version__}, seed {recipe.seed}.{took}
 
 | what | value |
 |---|---|
@@ -212,6 +227,18 @@ def _pretraining_history(out, before):
     return pd.concat([pd.DataFrame([dict(round=0, epoch=0, **before)]), *rounds])[["round", "epoch", "loss", "right", "fiveshot"]]
 
 _LEFT = {"nano-ssl": "3-pretrain/encoder.safetensors", "nano": "4-teacher/teacher"}
+_STAGES = {"nano-ssl": ("1-pretrain", "2-tokenizer", "3-pretrain"), "nano": ("4-teacher",)}
+
+def _seconds(out, name):
+    "How long a model's own stages trained, by their histories."
+    return sum(pd.read_csv(f).seconds.sum() for stage in _STAGES.get(name, (f"5-{name}",)) for f in (out / stage).rglob("history.csv"))
+
+def _teacher(given):
+    "A teacher by the name of one that ships, or from a folder."
+    if given is None: return None
+    teacher = load_teacher(given) if Path(given).is_dir() else load_pretrained(str(given))
+    if not isinstance(teacher, Teacher): raise ValueError(f"{given} is no teacher: give nano, or the folder of a saved teacher")
+    return teacher
 
 def make_models(
     sounds: str | Path,  # folder of sounds by family, as `fetch_sounds` leaves it
@@ -222,26 +249,30 @@ def make_models(
     models=MODELS,
     precision: str = "float32",  # "bfloat16" is faster where the processor has it
     progress: bool = True,
+    teacher: str | Path | None = None,  # "nano", or a saved teacher's folder: makes students only; None: a teacher is made
 ) -> Path:  # the box of models
     "Compose, train, judge, write cards and pack. Called again with the same folders, a stopped run goes on."
-    recipe, out = Recipe.at(scale, seed, precision), Path(out)
+    recipe, out, given = Recipe.at(scale, seed, precision), Path(out), _teacher(teacher)
+    if given and models == MODELS: models = tuple(VARIANTS)
+    _check_models(models, given)
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
     composed = soundscapes(shelf, recipe.count, seconds=2, recipes=possible(shelf))
     heard = None if recordings is None else licensed(recordings)
-    world = first_seconds(load_scenes("synth-icme24", scale=scale))
-    probe = _five_shot(world)
-    made = cook(composed, out, heard, recipe, models, progress, probe)
+    world = None if given and recordings else first_seconds(load_scenes("synth-icme24", scale=scale))
+    probe = None if given else _five_shot(world)
+    made = cook(composed, out, heard, recipe, models, progress, probe, given)
     target = world if recordings is None else load_scenes(recordings)
     table = judge(made, target, heard.classes if heard else (), progress=progress)
     (out / "models").mkdir(exist_ok=True)
-    atomic_write(out / "models" / "results.csv", table.assign(data=target.name).to_csv(index=False).encode())
-    history = _pretraining_history(out, probe(untrained(seed)["random nano, bands"].eval()))
-    atomic_write(out / "models" / "pretraining.csv", history.to_csv(index=False).encode())
+    atomic_write(out / "models" / "results.csv", table.assign(data=target.name, seed=seed).to_csv(index=False).encode())
+    if given is None:
+        history = _pretraining_history(out, probe(untrained(seed)["random nano, bands"].eval()))
+        atomic_write(out / "models" / "pretraining.csv", history.to_csv(index=False).encode())
     others = (MeanLogMel.name, "random nano", "random nano, bands", "random cpm126k", "random cpm126k, bands")
     command = (f"contrastasc pretrain --sounds sounds --fetch --out weights{' --recordings recordings' if recordings else ''} "
-               f"--seed {seed} --scale {resolve_scale(scale)} --precision {precision}")
+               f"{f'--teacher {teacher} ' if given else ''}--seed {seed} --scale {resolve_scale(scale)} --precision {precision}")
     for name, model in made.items():
         results = f"K-shot accuracy in % on {target.name}; differences are to the mean log-mel.\n\n{kshot_text(table[table.row.isin((name, *others))])}"
-        card = write_card(name, model, recipe, command, shelf.scenes, heard, results)
+        card = write_card(name, model, recipe, command, shelf.scenes, heard, results, _seconds(out, name), teacher or "nano")
         pack_model(out / _LEFT.get(name, f"5-{name}/student"), name, card, out / "models")
     return out / "models"

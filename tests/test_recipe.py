@@ -69,9 +69,22 @@ def test_from_sounds_to_models(tmp_path, recordings):
     assert set(results.row) == {"mean log-mel", "random nano", "random nano, bands", "random cpm126k", "random cpm126k, bands", "nano-ssl", "nano", "cpm6k"}
     assert set(results.k) == {5}  # a class has nine seconds to give, too few for 20 shots
     assert CLEAR[0] in model_card("cpm6k", box) and CLEAR[0] not in model_card("nano-ssl", box)  # pre-training never hears them
-    assert "seed 1" in model_card("nano", box)
+    assert "seed 1" in model_card("nano", box) and "Training took " in model_card("nano", box) and set(results.seed) == {1}
     make_models(*args, progress=False)
     with torch.inference_mode(): assert all(torch.equal(load_pretrained(n, box).embed(wave), x) for n, x in first.items())
+    students_of_a_given_teacher(sounds, tmp_path, recordings)
+
+
+def students_of_a_given_teacher(sounds, tmp_path, recordings):
+    "A student with another seed, of the teacher that was made: no other stage is run."
+    teacher, args = tmp_path / "out" / "4-teacher" / "teacher", (sounds, tmp_path / "more", recordings, "tiny", 2)
+    box = make_models(*args, ("cpm6k",), progress=False, teacher=teacher)
+    assert {p.name for p in (tmp_path / "more").iterdir() if p.is_dir()} == {"models", "5-cpm6k"} and set(pd.read_csv(box / "results.csv").seed) == {2}
+    card = model_card("cpm6k", box)
+    assert f"--teacher {teacher} --seed 2" in card and f"distilled from `{teacher}`" in card
+    with pytest.raises(ValueError, match="makes students, not nano: "): make_models(*args, ("nano", "cpm6k"), teacher=teacher)
+    with pytest.raises(ValueError, match="is no teacher"): make_models(*args, ("cpm6k",), teacher="cpm6k")
+    with pytest.raises(ValueError, match="was taught other scenes"): make_models(*args, ("cpm6k",), teacher="nano", progress=False)
 
 
 def test_scales_and_seeds():
