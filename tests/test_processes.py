@@ -4,15 +4,15 @@ import socket
 import subprocess
 import sys
 
+import pytest
 import torch
 
 LOSSES = """
-import contrastasc, sys, torch, torch.distributed as dist
+import contrastasc, torch, torch.distributed as dist
 from contrastasc.crd import crd_loss
 from contrastasc.softsupcon import soft_supcon_loss
 from contrastasc.train import gather_rows, world_size
 
-if "RANK" in __import__("os").environ: dist.init_process_group("gloo")
 world, rank = world_size(), dist.get_rank() if dist.is_initialized() else 0
 g = torch.Generator().manual_seed(0)
 z, t = torch.randn(12, 5, generator=g, dtype=torch.float64), torch.randn(12, 5, generator=g, dtype=torch.float64)
@@ -21,11 +21,11 @@ y = 0.7 * y + 0.3 * y.roll(1, 0)  # mixed labels
 mine = z[rank::world].clone().requires_grad_()
 loss = soft_supcon_loss(gather_rows(mine), gather_rows(y[rank::world])) + 0.1 * crd_loss(gather_rows(mine), gather_rows(t[rank::world]))
 loss.backward()
-torch.save(dict(loss=loss.detach(), gradient=mine.grad / world), f"{sys.argv[1]}-{world}-{rank}.pt")  # / world: what averaging over processes does
+torch.save(dict(loss=loss.detach(), gradient=mine.grad / world), f"losses-{world}-{rank}.pt")  # / world: what averaging over processes does
 """
 
 STAGES = """
-import contrastasc, sys, torch, torch.distributed as dist
+import contrastasc, torch, torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 from contrastasc.beats import BEATs, BEATsConfig
@@ -70,33 +70,64 @@ for name, objective in objectives():
     losses = model({k: v[rank::world] for k, v in batch.items()})
     accelerator.backward(losses["loss"])
     out[name] = dict(loss=accelerator.reduce(losses["loss"].detach(), "mean"), gradient={k: p.grad for k, p in objective.named_parameters() if p.grad is not None})
-if rank == 0: torch.save(out, f"{sys.argv[1]}-{world}.pt")
+if rank == 0: torch.save(out, f"stages-{world}.pt")
 """
 
 COURSE = """
-import contrastasc, sys, torch
+import contrastasc, torch
 from contrastasc.distill import DistillConfig, distill
 from contrastasc.finetune import FinetuneConfig, finetune
 from contrastasc.scenes import load_scenes
 scenes = load_scenes("synth-tau22", split="train", scale="tiny").subset(range(0, 200, 5))
-teacher = finetune(scenes, config=FinetuneConfig.at("tiny"), run=sys.argv[1] + "/teacher", progress=False)
-student = distill(scenes, teacher, DistillConfig.at("tiny", variant="cpm6k"), sys.argv[1] + "/student", progress=False)
+teacher = finetune(scenes, config=FinetuneConfig.at("tiny"), run="teacher", progress=False)
+student = distill(scenes, teacher, DistillConfig.at("tiny", variant="cpm6k"), "student", progress=False)
+"""
+
+STEPS = """
+import contrastasc, torch, torch.distributed as dist
+from torch import nn
+from contrastasc.crd import crd_loss
+from contrastasc.softsupcon import soft_supcon_loss
+from contrastasc.train import TensorData, TrainConfig, fit, gather_rows, world_size
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__(); torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    def forward(self, b):
+        z = gather_rows(self.net(b["x"])); t = gather_rows(b["t"]); y = gather_rows(b["y"])
+        return dict(loss=soft_supcon_loss(z, y) + 0.1 * crd_loss(z, t))
+
+g = torch.Generator().manual_seed(3)
+data = TensorData(x=torch.randn(24, 4, generator=g), t=torch.randn(24, 3, generator=g), y=torch.eye(3)[torch.arange(24) % 3])
+net, world = Net(), world_size()
+fit(net, data, TrainConfig(epochs=3, batch_size=12, lr=0.02, warmup_epochs=0, schedule="constant"), f"steps-{world}", progress=False)
+if not dist.is_initialized() or dist.get_rank() == 0: torch.save(net.state_dict(), f"steps-{world}.pt")
 """
 
 
-def run(script, *args, processes=1, folder, home=None):
-    (folder / "script.py").write_text(script)
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    "A folder in which two processes did everything and then one did, and when the two had written their last checkpoints."
+    folder, parts = tmp_path_factory.mktemp("processes"), dict(stages=STAGES, losses=LOSSES, steps=STEPS, course=COURSE)
+    for name, part in parts.items(): (folder / f"{name}.py").write_text(part)
+    (folder / "all.py").write_text(f"import runpy\nfor name in {list(parts)}: runpy.run_path(name + '.py')\n")
     with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    several = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_addr=127.0.0.1", f"--master_port={port}"] if processes > 1 else []
-    env = os.environ | dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="") | (dict(CONTRASTASC_HOME=str(home)) if home else {})
-    out = subprocess.run([sys.executable, *several, "script.py", *args], cwd=folder, env=env, capture_output=True, text=True, timeout=240)
-    assert out.returncode == 0, out.stderr[-3000:]
+    env = os.environ | dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", CONTRASTASC_HOME=str(folder / "home"))
+    written = []
+    for several in (["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}"], []):
+        done = subprocess.run([sys.executable, *several, "all.py"], cwd=folder, env=env, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+        written.append({p: p.stat().st_mtime_ns for part in ("teacher", "student") for p in (folder / part).rglob("last.pt")})
+    return folder, *written
 
 
-def test_contrastive_losses_of_two_processes(tmp_path):
+def saved(folder, *names): return [torch.load(folder / f"{name}.pt", weights_only=True) for name in names]
+
+
+def test_contrastive_losses_of_two_processes(ran):
     "Loss and gradient with respect to the embeddings, in float64."
-    for n in (1, 2): run(LOSSES, "x", processes=n, folder=tmp_path)
-    one, *two = (torch.load(tmp_path / f"x-{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    one, *two = saved(ran[0], "losses-1-0", "losses-2-0", "losses-2-1")
     whole = torch.empty_like(one["gradient"])
     for rank, part in enumerate(two):
         torch.testing.assert_close(part["loss"], one["loss"], atol=1e-12, rtol=0)
@@ -105,10 +136,9 @@ def test_contrastive_losses_of_two_processes(tmp_path):
     assert one["gradient"].abs().max() > 1e-3
 
 
-def test_objectives_of_both_stages_in_two_processes(tmp_path):
+def test_objectives_of_both_stages_in_two_processes(ran):
     "Loss and gradient with respect to every parameter, of models without BatchNorm and without disturbances."
-    for n in (1, 2): run(STAGES, "x", processes=n, folder=tmp_path)
-    one, two = (torch.load(tmp_path / f"x-{n}.pt", weights_only=True) for n in (1, 2))
+    one, two = saved(ran[0], "stages-1", "stages-2")
     assert len(one) == 4
     for name in one:
         torch.testing.assert_close(two[name]["loss"], one[name]["loss"], atol=2e-5, rtol=2e-5, msg=lambda m: f"{name}: {m}")
@@ -118,14 +148,17 @@ def test_objectives_of_both_stages_in_two_processes(tmp_path):
             torch.testing.assert_close(two[name]["gradient"][k] / size, g / size, atol=2e-3, rtol=0, msg=lambda m: f"{name}, {k}: {m}")
 
 
-def test_both_stages_under_torchrun(tmp_path):
+def test_steps_of_two_processes(ran):
+    "Contrastive losses over two gloo processes see the global batch: same weights as one process after six steps."
+    one, two = saved(ran[0], "steps-1", "steps-2")
+    for k in one: torch.testing.assert_close(one[k], two[k], atol=1e-4, rtol=1e-4)
+
+
+def test_both_stages_under_torchrun(ran):
     "Two processes train a teacher and a student, each file written once and whole; called again, the run is read."
-    run(COURSE, "out", processes=2, folder=tmp_path, home=tmp_path / "home")
     from contrastasc.distill import load_student
     from contrastasc.finetune import load_teacher
-    teacher, student = load_teacher(tmp_path / "out" / "teacher" / "teacher"), load_student(tmp_path / "out" / "student" / "student")
+    folder, before, after = ran
+    teacher, student = load_teacher(folder / "teacher" / "teacher"), load_student(folder / "student" / "student")
     assert all(p.isfinite().all() for m in (teacher, student) for p in m.parameters())
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("last.pt")}
-    run(COURSE, "out", processes=1, folder=tmp_path, home=tmp_path / "home")
-    assert len(before) == 4 and before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("last.pt")}
-    assert not list(tmp_path.rglob("*.part"))
+    assert len(before) == 4 and before == after and not list(folder.rglob("*.part"))

@@ -1,5 +1,4 @@
 """Both stages of the method, killed and started again."""
-import itertools
 import os
 import subprocess
 import sys
@@ -10,46 +9,45 @@ import torch
 from safetensors.torch import load_file
 
 SCRIPT = """
-import os, signal, sys
+import itertools, os, signal, sys, traceback
 import contrastasc, torch
-kind, at, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-count = 0
-def die(*args, **kwargs):
-    global count
-    count += 1
-    if count == at: os.kill(os.getpid(), signal.SIGKILL)
-if kind == "step":  # in the middle of an epoch
-    step = torch.optim.AdamW.step
-    torch.optim.AdamW.step = lambda self, *a, **k: (die(), step(self, *a, **k))[1]
-if kind == "write":  # with a file written but not yet in its place
-    replace = os.replace
-    os.replace = lambda *a, **k: (die(), replace(*a, **k))[1]
 from contrastasc.distill import DistillConfig, distill
 from contrastasc.finetune import FinetuneConfig, finetune
 from contrastasc.scenes import load_scenes
-torch.set_num_threads(1)
-scenes = load_scenes("synth-tau22", split="train").subset(range(0, 200, 3))
-teacher = finetune(scenes, config=FinetuneConfig.at("tiny"), run=out + "/stage1", progress=False)
-distill(scenes, teacher, DistillConfig.at("tiny", variant="cpm6k"), out + "/stage2", progress=False)
-print("finished")
+
+def train(out, kind, at):
+    count = 0
+    def die(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == at: os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "step":  # in the middle of an epoch
+        step = torch.optim.AdamW.step
+        torch.optim.AdamW.step = lambda self, *a, **k: (die(), step(self, *a, **k))[1]
+    if kind == "write":  # with a file written but not yet in its place
+        replace = os.replace
+        os.replace = lambda *a, **k: (die(), replace(*a, **k))[1]
+    scenes = load_scenes("synth-tau22", split="train").subset(range(0, 200, 3))
+    teacher = finetune(scenes, config=FinetuneConfig.at("tiny"), run=out + "/stage1", progress=False)
+    distill(scenes, teacher, DistillConfig.at("tiny", variant="cpm6k"), out + "/stage2", progress=False)
+
+def attempt(out, kind="", at=0):  # a process of its own, which need not import anything; how it ended
+    if pid := os.fork(): return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    try: train(out, kind, at)
+    except BaseException: traceback.print_exc(); os._exit(1)
+    os._exit(0)
+
+print(attempt(sys.argv[1] + "/whole"))
+for kind, at in itertools.islice(itertools.cycle((("step", 3), ("write", 4))), 12):
+    print(ended := attempt(sys.argv[1] + "/killed", kind, at))
+    if ended != -signal.SIGKILL: break
 """
 
 
-def run(folder, kind="", at=0):
-    env = os.environ | dict(OMP_NUM_THREADS="1")
-    return subprocess.run([sys.executable, "-c", SCRIPT, kind, str(at), str(folder)], env=env, capture_output=True, text=True, timeout=300)
-
-
 def test_killed_and_started_again_gives_the_same_weights(tmp_path):
-    whole = run(tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr[-2000:]
-    kills = 0
-    for kind, at in itertools.cycle((("step", 3), ("write", 4))):
-        last = run(tmp_path / "killed", kind, at)
-        if last.returncode != -9: break
-        kills += 1
-        assert kills < 12
-    assert kills >= 4 and last.stdout.strip().endswith("finished"), (kills, last.stderr[-2000:])
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], env=os.environ | dict(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300)
+    whole, *kills, last = map(int, done.stdout.split())
+    assert whole == last == 0 and len(kills) >= 4 and set(kills) == {-9}, (done.stdout, done.stderr[-2000:])
     for part in ("stage1/teacher", "stage2/student"):
         a, b = (load_file(tmp_path / f / part / "weights.safetensors") for f in ("whole", "killed"))
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), part

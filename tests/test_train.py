@@ -2,9 +2,6 @@ import dataclasses
 import errno
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -239,46 +236,6 @@ def test_extraction_of_nan_names_the_clip(tmp_path):
         def embed(self, wave): return super().embed(wave) / (wave[:, :1] - 3)
     with pytest.raises(ValueError, match="NaN or infinity for d"): extract_embeddings(Broken(), Scenes(), batch_size=10, progress=False, cache=tmp_path)
     assert not list(tmp_path.glob("*.npy"))
-
-
-TWO = """
-import contrastasc, sys, torch, torch.distributed as dist
-from torch import nn
-from contrastasc.crd import crd_loss
-from contrastasc.softsupcon import soft_supcon_loss
-from contrastasc.train import TensorData, TrainConfig, fit, gather_rows, world_size
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__(); torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
-    def forward(self, b):
-        z = gather_rows(self.net(b["x"])); t = gather_rows(b["t"]); y = gather_rows(b["y"])
-        return dict(loss=soft_supcon_loss(z, y) + 0.1 * crd_loss(z, t))
-
-g = torch.Generator().manual_seed(3)
-data = TensorData(x=torch.randn(24, 4, generator=g), t=torch.randn(24, 3, generator=g), y=torch.eye(3)[torch.arange(24) % 3])
-net = Net()
-fit(net, data, TrainConfig(epochs=3, batch_size=12, lr=0.02, warmup_epochs=0, schedule="constant"), sys.argv[1], progress=False)
-if not dist.is_initialized() or dist.get_rank() == 0:
-    print(world_size()); torch.save(net.state_dict(), sys.argv[2])
-"""
-
-
-def test_two_processes_equal_one(tmp_path):
-    "Contrastive losses over two gloo processes see the global batch: same weights as one process after six steps."
-    (tmp_path / "two.py").write_text(TWO)
-    env = os.environ | dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    one = subprocess.run([sys.executable, "two.py", "one", "one.pt"], cwd=tmp_path, env=env, capture_output=True, text=True)
-    two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}", "two.py", "two", "two.pt"],
-                         cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
-    assert one.returncode == 0 and two.returncode == 0, one.stderr[-2000:] + two.stderr[-2000:]
-    assert one.stdout.strip() == "1" and two.stdout.strip() == "2"
-    a, b = (torch.load(tmp_path / f, weights_only=True) for f in ("one.pt", "two.pt"))
-    for k in a: torch.testing.assert_close(a[k], b[k], atol=1e-4, rtol=1e-4)
 
 
 def test_a_probe_writes_into_the_history_and_changes_nothing(tmp_path):
