@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from .audio import AudioError, cut_windows, read_audio, resample
 from .augment import apply_impulse_response, load_impulse_responses
 from .explore import clip_packet, mel_ticks, page_script
-from .fewshot import FewShotClassifier, _left_out_masks, fit_logistic, fit_means
+from .fewshot import FewShotClassifier, left_out_masks, fit_logistic, fit_means
 from .figures import COLOURS
 from .frontend import LogMel
 from .project import directions
@@ -173,7 +173,7 @@ def held_out(
     if by not in ("clip", "place"): raise ValueError(f"by must be 'clip' or 'place', not {by!r}")
     parts, (classes, y) = shots.clips if by == "clip" else shots.groups, np.unique(shots.labels, return_inverse=True)
     table = pd.DataFrame(dict(scene=shots.labels, clip=shots.clips, group=shots.groups))
-    out = _left_out_masks(y, parts, most) if len(classes) > 1 else []
+    out = left_out_masks(y, parts, most) if len(classes) > 1 else []
     if not len(out): return table[:0].assign(guess="", share=0.0)
     x = directions(shots.x)
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-9)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LogisticFit', 'class_means', 'fit_means', 'fit_logistic', 'fit_like_sklearn', 'fit_temperature', 'reliability',
-           'FewShotClassifier']
+           'left_out_masks', 'FewShotClassifier']
 
 # %% ../nbs/13_fewshot.ipynb #669d09dd
 import warnings
@@ -517,7 +517,7 @@ def reliability(
     return confidence, accuracy, count[filled], float((count[filled] * np.abs(confidence - accuracy)).sum() / len(y))
 
 # %% ../nbs/13_fewshot.ipynb #6d2a999c
-def _left_out_masks(
+def left_out_masks(
     y: np.ndarray,  # [n]
     groups: np.ndarray,  # [n]
     max_folds: int = 20,
@@ -642,8 +642,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         fit = self._solve(z, labels, init=before and self._carry_over(*before))
         self.weight_ = fit.weight.numpy() / self.scale_[:, None]
         self.bias_ = fit.bias.numpy() - self.centre_ @ self.weight_
-        out, margin = _left_out_masks(labels.numpy(), groups), 1.0
-        if not len(out): out, margin = _left_out_masks(labels.numpy(), np.arange(len(y))), 1.25  # shots whose neighbours stay behind
+        out, margin = left_out_masks(labels.numpy(), groups), 1.0
+        if not len(out): out, margin = left_out_masks(labels.numpy(), np.arange(len(y))), 1.25  # shots whose neighbours stay behind
         fold, shot = np.nonzero(out)
         means = _fold_means(z, labels, np.insert(out, 0, False, 0), len(classes)).numpy()  # the first without a shot left out
         own = z.numpy()[shot]; own -= means[1 + fold, labels.numpy()[shot]]
@@ -653,7 +653,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         "Fit the temperature on left-out shots. `fit` does it, unless `calibrate=False` put it off."
         x, y, groups = self._shots
         labels, z = torch.tensor(np.searchsorted(self.classes_, y)), self._scaled(x)
-        out = _left_out_masks(labels.numpy(), groups, 20 if len(y) < 500 else 5)
+        out = left_out_masks(labels.numpy(), groups, 20 if len(y) < 500 else 5)
         fold, shot = np.nonzero(out)
         if not len(shot): self.temperature_, self.calibrated_ = 1.0, False; return self
         logits = self._solve(z, labels, torch.tensor(~out).double(), self._carry_over(self.classes_, self.weight_, self.bias_), 0.05).logits(z)

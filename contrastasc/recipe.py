@@ -262,7 +262,7 @@ def make_models(
     probe = None if given else _five_shot(world)
     made = cook(composed, out, heard, recipe, models, progress, probe, given)
     target = world if recordings is None else load_scenes(recordings)
-    table = judge(made, target, heard.classes if heard else (), progress=progress)
+    table = judge(made, target, heard.classes if heard else (), repeats=10 if resolve_scale(scale) == "tiny" else 60, progress=progress)
     (out / "models").mkdir(exist_ok=True)
     atomic_write(out / "models" / "results.csv", table.assign(data=target.name, seed=seed).to_csv(index=False).encode())
     if given is None:

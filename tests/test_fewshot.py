@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from contrastasc.fewshot import (FewShotClassifier, _left_out_masks, class_means, fit_like_sklearn, fit_logistic, fit_means,
+from contrastasc.fewshot import (FewShotClassifier, left_out_masks, class_means, fit_like_sklearn, fit_logistic, fit_means,
                                  fit_temperature, reliability)
 
 
@@ -246,14 +246,14 @@ def test_left_out_masks():
     rng = np.random.default_rng(0)
     y, groups = np.repeat(np.arange(6), 15), np.repeat(np.arange(30), 3)
     for most in (5, 20, 100):
-        out = _left_out_masks(y, groups, most)
+        out = left_out_masks(y, groups, most)
         assert len(out) <= most and (out.sum(0) == 1).all()
         for fold in out:
             assert not set(groups[fold]) & set(groups[~fold]), "groups stay whole"
             assert set(y[~fold]) == set(y), "no class is lost"
-    assert len(_left_out_masks(np.arange(4), np.arange(4))) == 0
+    assert len(left_out_masks(np.arange(4), np.arange(4))) == 0
     shuffled = rng.permutation(90)
-    assert len(_left_out_masks(y[shuffled], groups[shuffled], 30)) == 30
+    assert len(left_out_masks(y[shuffled], groups[shuffled], 30)) == 30
 
 
 def test_temperature():
