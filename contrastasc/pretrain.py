@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['patchify', 'RandomTokenizer', 'nearest_codes', 'draw_patches', 'grid_positions', 'Predictor', 'PretrainConfig',
-           'MaskedObjective', 'pretrain', 'first_seconds', 'fit_codes', 'DistilledTokenizer', 'TokenizerObjective',
-           'train_tokenizer']
+           'MaskedObjective', 'pretrain', 'fit_codes', 'DistilledTokenizer', 'TokenizerObjective', 'train_tokenizer']
 
 # %% ../nbs/A2_pretrain.ipynb #5cc54f2e
 import copy, math
@@ -19,7 +18,6 @@ from torch import nn, Tensor
 import torch.nn.functional as F
 from .beats import BEATs, BEATsConfig, EncoderLayer, save_beats
 from .synth import resolve_scale
-from .scenes import SceneSet
 from .train import TrainConfig, fit
 
 # %% ../nbs/A2_pretrain.ipynb #50a153d9
@@ -198,14 +196,6 @@ def pretrain(
     fit(objective, scenes, config.train, run and run / "training", progress and "pre-training", probe and (lambda: probe(encoder)))
     if run is not None: save_beats(encoder, run / "encoder.safetensors")
     return objective.eval()
-
-# %% ../nbs/A2_pretrain.ipynb #16700b19
-def first_seconds(scenes: SceneSet) -> SceneSet:
-    "The first second of each clip of a set, as a set of its own: quick to ask about."
-    frame, waves = scenes.frame, scenes.batch(range(len(scenes)))["wave"].numpy()
-    first = SceneSet.from_arrays(waves, list(frame.scene), scenes.classes, groups=frame.group, split=frame.split)
-    first.name = scenes.name
-    return first
 
 # %% ../nbs/A2_pretrain.ipynb #9c902e31
 def fit_codes(

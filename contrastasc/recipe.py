@@ -20,7 +20,7 @@ from .distill import DistillConfig, distill, save_student, teacher_outputs
 from .evaluate import kshot_scenes
 from .finetune import FinetuneConfig, finetune, load_teacher, Teacher
 from .paper import MeanLogMel
-from .pretrain import PretrainConfig, first_seconds, pretrain, train_tokenizer
+from .pretrain import PretrainConfig, pretrain, train_tokenizer
 from .pretrained import load_pretrained, pack_model
 from .scenes import SceneError, SceneSet, load_scenes
 from .soundscapes import Joined, Shelf, made_sounds, possible, soundscapes
@@ -258,7 +258,7 @@ def make_models(
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
     composed = soundscapes(shelf, recipe.count, seconds=2, recipes=possible(shelf))
     heard = None if recordings is None else licensed(recordings)
-    world = None if given and recordings else first_seconds(load_scenes("synth-icme24", scale=scale))
+    world = None if given and recordings else load_scenes("synth-icme24", scale=scale).first_seconds()
     probe = None if given else _five_shot(world)
     made = cook(composed, out, heard, recipe, models, progress, probe, given)
     target = world if recordings is None else load_scenes(recordings)
