@@ -191,7 +191,7 @@ def write_card(
     about = _ABOUT.get(name, f"The CP-Mobile student {name}, distilled from `{teacher}` with contrastive representation distillation.")
     heard = None if name == "nano-ssl" else recordings
     numbers = "\n".join(f"| {f.name} | {_in_words(getattr(recipe, f.name))} |" for f in fields(recipe))
-    took = "" if seconds is None else f" Training took {_duration(seconds)} ({torch.get_num_threads()} threads)."
+    took = "" if seconds is None else f" Training took {_duration(seconds)} ({torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)})."
     return f"""# {name}
 
 {about} {count_parameters(model):,} numbers; sound at 16 kHz, a second at a time.

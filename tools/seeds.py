@@ -1,27 +1,63 @@
-"""Students of other seeds, for data/seeds.csv.
+"""Students of other seeds: their results go into data/seeds.csv, and a line about them into the cards of the students that ship.
 
     seeds.py WEIGHTS [WEIGHTS ...]    folders that `contrastasc pretrain --out WEIGHTS --teacher nano --seed N` has finished
 
-Their results stand beside each other; what ships itself, seed 0, is in data/results.csv.
+What ships itself is seed 0 and stands in data/results.csv. Lines of folders that are not given stay as they were.
 """
+import json
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 
 from contrastasc.cpmobile import VARIANTS
+from contrastasc.pretrained import _fingerprint
+from contrastasc.train import atomic_write
 
-PATH = Path(__file__).resolve().parent.parent / "data" / "seeds.csv"
+DATA = Path(__file__).resolve().parent.parent / "data"
+
+
+def results(weights):
+    "Lines of the students of one folder, each with what its card says of the time it took."
+    frame = pd.read_csv(weights / "models" / "results.csv")
+    frame = frame[frame.row.isin(VARIANTS)]
+    if (frame.seed == 0).any(): sys.exit(f"{weights} has seed 0, which ships itself")
+    return frame.assign(took=[re.search(r"Training took (.*)\.\n", (weights / "models" / row / "card.md").read_text())[1] for row in frame.row])
+
+
+def together(folders):
+    "What data/seeds.csv has, and the lines of some folders in place of its own."
+    kept = [pd.read_csv(DATA / "seeds.csv")] if (DATA / "seeds.csv").exists() else []
+    frame = pd.concat([*kept, *map(results, folders)]).drop_duplicates(["row", "k", "data", "seed"], keep="last")
+    return frame.assign(order=frame.row.map(list(VARIANTS).index)).sort_values(["k", "order", "seed"]).drop(columns="order")
+
+
+def listed(words): return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def remark(lines):
+    "A paragraph about one student."
+    shots = [f"{listed([f'{100 * a:.1f}' for a in same.accuracy])} % with {k} shots" for k, same in lines.groupby("k")]
+    first = lines[lines.k == lines.k.min()]
+    return f"Distilled again from the same teacher with seed {listed([str(s) for s in first.seed])}: {', '.join(shots)}. That took {listed(list(first.took))}.\n\n"
+
+
+def write_remark(name, lines):
+    "Put the paragraph into the card that ships, instead of an older one, and note the card's new fingerprint."
+    card, index = DATA / name / "card.md", json.loads((DATA / "models.json").read_text())
+    text = re.sub(r"Distilled again from .*\n\n", "", card.read_text())
+    atomic_write(card, text.replace("## What it heard", remark(lines) + "## What it heard").encode())
+    index[name]["sha256"] = _fingerprint(DATA / name)
+    atomic_write(DATA / "models.json", json.dumps(index, indent=1).encode())
 
 
 def main(folders):
     if not folders: sys.exit(__doc__)
-    frame = pd.concat([pd.read_csv(Path(f) / "models" / "results.csv") for f in folders])
-    frame = frame[frame.row.isin(VARIANTS)]
-    if (frame.seed == 0).any() or frame.duplicated(["row", "k", "data", "seed"]).any(): sys.exit("a seed is there twice, or is the one that ships")
-    order = frame.row.map(list(VARIANTS).index)
-    frame.assign(order=order).sort_values(["k", "order", "seed"]).drop(columns="order").to_csv(PATH, index=False)
-    print(f"{len(frame)} lines in {PATH.name}")
+    frame = together(folders)
+    frame.to_csv(DATA / "seeds.csv", index=False)
+    for name, lines in frame.groupby("row"): write_remark(name, lines)
+    print(f"{len(frame)} lines in data/seeds.csv, and a paragraph in {frame.row.nunique()} cards")
 
 
-if __name__ == "__main__": main(sys.argv[1:])
+if __name__ == "__main__": main([Path(f) for f in sys.argv[1:]])
