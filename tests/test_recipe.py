@@ -60,7 +60,7 @@ def test_from_sounds_to_models(tmp_path, recordings):
     for n, family in enumerate(["birds", "speech", "vehicle", "music"] * 2):
         (sounds / family).mkdir(parents=True, exist_ok=True)
         soundfile.write(sounds / family / f"{n}.flac", 0.1 * np.random.default_rng(n).standard_normal(32000), 16000)
-    args = (sounds, tmp_path / "out", recordings, "tiny", 1, ("nano-ssl", "nano", "cpm6k"), "bfloat16")
+    args = (sounds, tmp_path / "out", recordings, "tiny", 1, ("nano-ssl", "nano", "cpm6k"))
     box = make_models(*args, progress=False)
     wave = 0.1 * torch.randn(2, 16000)
     with torch.inference_mode(): first = {n: load_pretrained(n, box).embed(wave) for n in ("nano-ssl", "nano", "cpm6k")}
@@ -89,4 +89,6 @@ def students_of_a_given_teacher(sounds, tmp_path, recordings):
 
 def test_scales_and_seeds():
     assert Recipe.at("paper", 5).round.seed == 5 and len(MODELS) == 7
+    rough = Recipe.at("tiny", precision="bfloat16")
+    assert rough.round.precision == rough.teacher.precision == "bfloat16" and rough.student.precision == "float32"
     with pytest.raises(ValueError): Recipe.at("huge")
