@@ -40,7 +40,7 @@ def remark(lines):
     "A paragraph about one student."
     shots = [f"{listed([f'{100 * a:.1f}' for a in same.accuracy])} % with {k} shots" for k, same in lines.groupby("k")]
     first = lines[lines.k == lines.k.min()]
-    return f"Distilled again from the same teacher with seed {listed([str(s) for s in first.seed])}: {', '.join(shots)}. That took {listed(list(first.took))}.\n\n"
+    return f"Distilled again from the same teacher with seed{'s' * (len(first) > 1)} {listed([str(s) for s in first.seed])}: {', '.join(shots)}. That took {listed(list(first.took))}.\n\n"
 
 
 def write_remark(name, lines):
