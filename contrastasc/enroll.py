@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from .audio import AudioError, cut_windows, read_audio, resample
 from .augment import apply_impulse_response, load_impulse_responses
 from .explore import clip_packet, mel_ticks, page_script
-from .fewshot import FewShotClassifier, left_out_masks, fit_logistic, fit_means
+from .fewshot import FewShotClassifier, fit_logistic, fit_means, left_out_masks
 from .figures import COLOURS
 from .frontend import LogMel
 from .project import directions

@@ -15,8 +15,8 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from contrastasc.fewshot import (FewShotClassifier, left_out_masks, class_means, fit_like_sklearn, fit_logistic, fit_means,
-                                 fit_temperature, reliability)
+from contrastasc.fewshot import (FewShotClassifier, class_means, fit_like_sklearn, fit_logistic, fit_means,
+                                 fit_temperature, left_out_masks, reliability)
 
 
 def clouds(n_classes, n, d, spread=0.5, scale=1.0, shift=0.0, unbalanced=False, seed=0):

@@ -4,7 +4,6 @@
 
 What ships itself is seed 0 and stands in data/results.csv. Lines of folders that are not given stay as they were.
 """
-import json
 import re
 import sys
 from pathlib import Path
@@ -12,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from contrastasc.cpmobile import VARIANTS
-from contrastasc.pretrained import _fingerprint
-from contrastasc.train import atomic_write
+from contrastasc.pretrained import model_card, pack_model
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -44,12 +42,9 @@ def remark(lines):
 
 
 def write_remark(name, lines):
-    "Put the paragraph into the card that ships, instead of an older one, and note the card's new fingerprint."
-    card, index = DATA / name / "card.md", json.loads((DATA / "models.json").read_text())
-    text = re.sub(r"Distilled again from .*\n\n", "", card.read_text())
-    atomic_write(card, text.replace("## What it heard", remark(lines) + "## What it heard").encode())
-    index[name]["sha256"] = _fingerprint(DATA / name)
-    atomic_write(DATA / "models.json", json.dumps(index, indent=1).encode())
+    "Put the paragraph into the card that ships, instead of an older one, and pack the model with it."
+    text = re.sub(r"Distilled again from .*\n\n", "", model_card(name, DATA))
+    pack_model(DATA / name, name, text.replace("## What it heard", remark(lines) + "## What it heard"), DATA)
 
 
 def main(folders):
