@@ -158,16 +158,18 @@ def _paper(a):
 def _finetune(a):
     from contrastasc.finetune import FinetuneConfig, finetune
     from contrastasc.paper import Start
+    from contrastasc.pretrained import load_model
     from contrastasc.scenes import load_scenes
     scenes = load_scenes(a.data, root=a.root, split=a.split)
-    finetune(scenes, Start(a.beats).encoder() if a.beats else None, FinetuneConfig.at(a.scale, loss=a.loss, seed=a.seed), a.out)
+    begin = load_model(a.beats, "beats") if a.beats == "nano-ssl" else Start(a.beats).encoder() if a.beats else None
+    finetune(scenes, begin, FinetuneConfig.at(a.scale, loss=a.loss, seed=a.seed), a.out)
     print(f"teacher saved in {Path(a.out) / 'teacher'}")
 
 def _distill(a):
     from contrastasc.distill import DistillConfig, distill
-    from contrastasc.finetune import load_teacher
+    from contrastasc.pretrained import load_model
     from contrastasc.scenes import load_scenes
-    teacher = load_teacher(a.teacher) if a.teacher else None
+    teacher = load_model(a.teacher, "teacher") if a.teacher else None
     alone = {} if teacher else dict(alpha=1.0, beta=0.0)
     config = DistillConfig.at(a.scale, variant=a.variant, seed=a.seed, **alone)
     distill(load_scenes(a.data, root=a.root, split=a.split), teacher, config, a.out)
@@ -186,10 +188,9 @@ def _evaluate(a):
 # %% ../nbs/A4_cli.ipynb #e4c0a002
 def _export(a):
     from contrastasc.deploy import export_model
-    from contrastasc.distill import load_student
-    from contrastasc.pretrained import load_pretrained
+    from contrastasc.pretrained import load_model
     from contrastasc.store import EnrollmentStore
-    student = load_student(a.model) if Path(a.model).is_dir() else load_pretrained(a.model)
+    student = load_model(a.model)
     if a.store is None: export_model(student, a.out)
     elif not Path(a.store).is_file(): raise ValueError(f"there is no store {a.store}: give the file that live enrolment wrote")
     else:
@@ -274,12 +275,12 @@ def _steps(sub):
     c.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the transformers' training")
     c = _command(sub, "finetune", _finetune, "stage 1: fine-tune a teacher", training=True)
     c.add_argument("--loss", choices=("contrastive", "ce"), default="contrastive")
-    c.add_argument("--beats", help="official BEATs checkpoint; default: a small encoder from scratch")
+    c.add_argument("--beats", help="official BEATs checkpoint, or nano-ssl, which ships; default: a small encoder from scratch")
     c = _command(sub, "distill", _distill, "stage 2: train a student", training=True)
-    c.add_argument("--teacher", help="folder of a saved teacher; without it the student learns from labels alone")
+    c.add_argument("--teacher", help="folder of a saved teacher, or nano, which ships; without it the student learns from labels alone")
     c.add_argument("--variant", choices=_STUDENTS, default="cpm126k", help="size of the student")
     c = _command(sub, "evaluate", _evaluate, "K-shot accuracy of a saved teacher or student")
-    c.add_argument("--model", required=True, help="folder of a saved teacher or student, or 'logmel'")
+    c.add_argument("--model", required=True, help="a model that ships, such as cpm126k, the folder of a saved teacher or student, or 'logmel'")
     c.add_argument("--k", type=int, nargs="+", default=[5, 20])
     c.add_argument("--repeats", type=int, default=300)
     c = _command(sub, "export", _export, "a student as a file that runs without Python", data=False)

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .distill import load_student
 from .evaluate import closed_set, compare, kshot_scenes
-from .finetune import load_teacher
 from .paper import MeanLogMel, NEW_DEVICES, REPEATS, recordings, row_embeddings, row_logits, train_rows
 from .paper import with_sides, worlds
-from .pretrained import load_pretrained
+from .pretrained import load_model, load_pretrained
 from .scenes import load_scenes, seen_classes
 from .synth import home, resolve_scale
 from .train import atomic_write, extract_embeddings, run_folder
@@ -148,19 +146,14 @@ def course(
 
 # %% ../nbs/15b_course.ipynb #56e89f95
 def evaluate_model(
-    model: str | Path,  # folder of a saved teacher or student, or "logmel"
+    model: str | Path,  # as in `load_model`, or "logmel"
     data: str | Path,  # a scene set with splits, or a folder
     root: str | Path | None = None,
     ks=(5, 20),
     repeats: int = 300,
 ) -> str:  # a table
-    "K-shot accuracy of one saved model. ValueError where the folder holds neither a teacher nor a student."
-    if str(model) == "logmel": encoder = MeanLogMel().eval()
-    else:
-        try: encoder = load_student(model)
-        except ValueError as e:
-            if "holds a teacher" not in str(e): raise
-            encoder = load_teacher(model)
+    "K-shot accuracy of one model. ValueError as in `load_model`."
+    encoder = MeanLogMel().eval() if str(model) == "logmel" else load_model(model)
     scenes = load_scenes(data, root=root)
     table, note = with_sides(scenes)
     x = {encoder.name: extract_embeddings(encoder, scenes)}

@@ -18,10 +18,10 @@ from .course import kshot_rows, kshot_text
 from .cpmobile import Student, VARIANTS, count_parameters
 from .distill import DistillConfig, distill, save_student, teacher_outputs
 from .evaluate import kshot_scenes
-from .finetune import FinetuneConfig, finetune, load_teacher, Teacher
+from .finetune import FinetuneConfig, finetune, Teacher
 from .paper import MeanLogMel
 from .pretrain import PretrainConfig, pretrain, train_tokenizer
-from .pretrained import load_pretrained, pack_model
+from .pretrained import load_model, pack_model
 from .scenes import SceneError, SceneSet, load_scenes
 from .soundscapes import Joined, Shelf, made_sounds, possible, soundscapes
 from .sounds import sound_packages
@@ -233,13 +233,6 @@ def _seconds(out, name):
     "How long a model's own stages trained, by their histories."
     return sum(pd.read_csv(f).seconds.sum() for stage in _STAGES.get(name, (f"5-{name}",)) for f in (out / stage).rglob("history.csv"))
 
-def _teacher(given):
-    "A teacher by the name of one that ships, or from a folder."
-    if given is None: return None
-    teacher = load_teacher(given) if Path(given).is_dir() else load_pretrained(str(given))
-    if not isinstance(teacher, Teacher): raise ValueError(f"{given} is no teacher: give nano, or the folder of a saved teacher")
-    return teacher
-
 def make_models(
     sounds: str | Path,  # folder of sounds by family, as `fetch_sounds` leaves it
     out: str | Path,  # folder of all stages; the models are in out/models
@@ -252,7 +245,7 @@ def make_models(
     teacher: str | Path | None = None,  # "nano", or a saved teacher's folder: makes students only; None: a teacher is made
 ) -> Path:  # the box of models
     "Compose, train, judge, write cards and pack. Called again with the same folders, a stopped run goes on."
-    recipe, out, given = Recipe.at(scale, seed, precision), Path(out), _teacher(teacher)
+    recipe, out, given = Recipe.at(scale, seed, precision), Path(out), None if teacher is None else load_model(teacher, "teacher")
     if given and models == MODELS: models = tuple(VARIANTS)
     _check_models(models, given)
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'cosine_warmup', 'ramp_hold_decay', 'TrainConfig', 'code_version', 'atomic_write', 'TensorData', 'fit',
-           'plot_history', 'world_size', 'gather_rows', 'run_folder', 'model_fingerprint', 'save_weights',
+           'plot_history', 'world_size', 'gather_rows', 'run_folder', 'model_fingerprint', 'save_weights', 'read_about',
            'read_weights', 'load_matching', 'extract_embeddings']
 
 # %% ../nbs/07_train.ipynb #36d8f856
@@ -321,16 +321,18 @@ def save_weights(
     atomic_write(folder / "about.json", json.dumps(about | dict(code=code_version()), indent=1).encode())
     return folder
 
+def read_about(folder: str | Path) -> dict:  # "kind" and what rebuilds the module
+    "The description that `save_weights` wrote. ValueError, naming the folder, if there is none."
+    try: return {"kind": None} | json.loads((Path(folder) / "about.json").read_text())
+    except (OSError, ValueError): raise ValueError(f"{folder} holds no saved model: it needs about.json and weights.safetensors") from None
+
 def read_weights(
     folder: str | Path,
     kind: str,  # "teacher" or "student"
 ) -> tuple[dict, dict]:  # about, state dict
     "Read a folder of `save_weights`. ValueError, naming it, if it is missing, broken or holds something else."
-    folder = Path(folder)
-    try: about = json.loads((folder / "about.json").read_text())
-    except (OSError, ValueError):
-        raise ValueError(f"{folder} holds no saved {kind}: it needs about.json and weights.safetensors") from None
-    if about.get("kind") != kind: raise ValueError(f"{folder} holds a {about.get('kind')}, not a {kind}")
+    folder, about = Path(folder), read_about(folder)
+    if about["kind"] != kind: raise ValueError(f"{folder} holds a {about['kind']}, not a {kind}")
     try: return about, safetensors.torch.load_file(folder / "weights.safetensors")
     except Exception as e:
         raise ValueError(f"{folder / 'weights.safetensors'} is missing or not whole ({type(e).__name__}); train or copy "

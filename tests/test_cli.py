@@ -141,6 +141,16 @@ def test_finetune_distill_evaluate_by_hand(capsys, tmp_path):
     assert code == 0 and "| cpm6k | 2 |" in out and "Intervals cover test groups" in out, err
 
 
+def test_what_ships_goes_wherever_a_saved_model_does(capsys, tmp_path):
+    data = write_folder(tmp_path / "data", classes=("park", "tram"))
+    code, out, err = run(capsys, "evaluate", "--model", "cpm6k", "--data", data, "--k", 2, "--repeats", 5)
+    assert code == 0 and "| cpm6k | 2 |" in out, err
+    code, out, err = run(capsys, "finetune", "--beats", "nano-ssl", "--data", data, "--scale", "tiny", "--out", tmp_path / "teacher")
+    assert code == 0 and (tmp_path / "teacher/teacher/weights.safetensors").exists(), err
+    assert "the teacher knows" in wrong(capsys, "distill", "--teacher", "nano", "--data", data, "--scale", "tiny", "--out", tmp_path / "student")
+    assert "nano-ssl holds a beats, not a teacher" in wrong(capsys, "distill", "--teacher", "nano-ssl", "--data", data, "--out", tmp_path / "student")
+
+
 def test_a_student_and_what_was_enrolled_are_exported(capsys, tmp_path):
     save_student(Student(backbone="cpm6k"), tmp_path / "s")
     world = load_scenes("synth-tau22", split="test")
@@ -152,7 +162,7 @@ def test_a_student_and_what_was_enrolled_are_exported(capsys, tmp_path):
 
 
 def test_an_export_that_cannot_be(capsys, tmp_path):
-    assert "there is no model 'cpm7k'" in wrong(capsys, "export", "cpm7k", tmp_path / "x.html")
+    assert "cpm7k is neither a folder nor a model that ships" in wrong(capsys, "export", "cpm7k", tmp_path / "x.html")
     assert "must end in .onnx" in wrong(capsys, "export", "cpm6k", tmp_path / "x.tflite")
     assert "there is no store" in wrong(capsys, "export", "cpm6k", tmp_path / "x.html", "--store", tmp_path / "no.sqlite")
     assert "not Teacher" in wrong(capsys, "export", "nano", tmp_path / "x.html")

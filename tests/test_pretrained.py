@@ -10,7 +10,7 @@ from contrastasc.cpmobile import CPMobile, Student
 from contrastasc.distill import save_student
 from contrastasc.finetune import Teacher
 from contrastasc.frontend import LogMel
-from contrastasc.pretrained import halve, load_pretrained, model_card, pack_model, pretrained_models
+from contrastasc.pretrained import halve, load_model, load_pretrained, model_card, pack_model, pretrained_models
 from contrastasc.softsupcon import CosineHead, ProjectionHead
 
 
@@ -62,6 +62,16 @@ def test_one_changed_bit_is_seen(box, tmp_path, name):
 def test_names_that_are_not_there(box, tmp_path):
     with pytest.raises(ValueError, match="no model 'cpm7k'; there are ssl, big, little"): load_pretrained("cpm7k", box)
     with pytest.raises(ValueError, match="there are none"): load_pretrained("x", tmp_path)
+
+
+def test_a_model_by_name_or_by_folder(box, tmp_path):
+    assert [type(load_model(box / name)).__name__ for name in ("ssl", "big", "little")] == ["BEATs", "Teacher", "Student"]
+    assert load_model("nano", "teacher").name == "nano-teacher" and load_model(str(box / "little"), "student").classes == ["a", "b", "c"]
+    for source, kind, words in (("nano-ssl", "teacher", "nano-ssl holds a beats, not a teacher"), (box / "big", "student", "holds a teacher, not a student"),
+                                (box / "none", None, "neither a folder nor a model that ships: nano-ssl, nano, cpm6k"), (tmp_path, None, "holds no saved model")):
+        with pytest.raises(ValueError, match=words): load_model(source, kind)
+    (tmp_path / "about.json").write_text('{"kind": "sandwich"}')
+    with pytest.raises(ValueError, match="holds a sandwich, not a model"): load_model(tmp_path)
 
 
 def test_packing_again_replaces(box, tmp_path):
