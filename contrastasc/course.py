@@ -152,10 +152,12 @@ def evaluate_model(
     ks=(5, 20),
     repeats: int = 300,
 ) -> str:  # a table
-    "K-shot accuracy of one model. ValueError as in `load_model`."
-    encoder = MeanLogMel().eval() if str(model) == "logmel" else load_model(model)
+    "K-shot accuracy of one model, beside that of the mean log-mel. ValueError as in `load_model`."
+    models = [MeanLogMel().eval()] + ([] if str(model) == "logmel" else [load_model(model)])
     scenes = load_scenes(data, root=root)
     table, note = with_sides(scenes)
-    x = {encoder.name: extract_embeddings(encoder, scenes)}
-    frame = kshot_rows(x, table, seen_classes(scenes), ks, repeats, min_groups=2)
-    return f"{note}\n{kshot_text(frame)}\n\nIntervals cover {frame.covers.iloc[0]}.".strip()
+    x = {m.name: extract_embeddings(m, scenes) for m in models}
+    taught = getattr(models[-1], "classes", None) or ()
+    frame = kshot_rows(x, table, taught, ks, repeats, MeanLogMel.name, min_groups=2)
+    seen = f"Seen are the classes that {models[-1].name} was taught, by their names. " if taught else ""
+    return f"{note}\n{kshot_text(frame)}\n\n{seen}Differences are to the {MeanLogMel.name}. Intervals cover {frame.covers.iloc[0]}.".strip()
