@@ -243,14 +243,16 @@ def make_models(
     precision: str = "float32",  # "bfloat16" is faster where the processor has it
     progress: bool = True,
     teacher: str | Path | None = None,  # "nano", or a saved teacher's folder: makes students only; None: a teacher is made
+    learn: bool = True,  # False: nothing from the recordings, which then only judge
 ) -> Path:  # the box of models
     "Compose, train, judge, write cards and pack. Called again with the same folders, a stopped run goes on."
     recipe, out, given = Recipe.at(scale, seed, precision), Path(out), None if teacher is None else load_model(teacher, "teacher")
     if given and models == MODELS: models = tuple(VARIANTS)
     _check_models(models, given)
+    if recordings is None and not learn: raise ValueError("without recordings none are learnt from: give those that shall only judge")
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
     composed = soundscapes(shelf, recipe.count, seconds=2, recipes=possible(shelf))
-    heard = None if recordings is None else licensed(recordings)
+    heard = licensed(recordings) if recordings and learn else None
     world = None if given and recordings else load_scenes("synth-icme24", scale=scale).first_seconds()
     probe = None if given else _five_shot(world)
     made = cook(composed, out, heard, recipe, models, progress, probe, given)
@@ -262,7 +264,7 @@ def make_models(
         history = _pretraining_history(out, probe(untrained(seed)["random nano, bands"].eval()))
         atomic_write(out / "models" / "pretraining.csv", history.to_csv(index=False).encode())
     others = (MeanLogMel.name, "random nano", "random nano, bands", "random cpm126k", "random cpm126k, bands")
-    command = (f"contrastasc pretrain --sounds sounds --fetch --out weights{' --recordings recordings' if recordings else ''} "
+    command = (f"contrastasc pretrain --sounds sounds --fetch --out weights{' --recordings recordings' if recordings else ''}{'' if learn else ' --judge-only'} "
                f"{f'--teacher {teacher} ' if given else ''}--seed {seed} --scale {resolve_scale(scale)} --precision {precision}")
     for name, model in made.items():
         results = f"K-shot accuracy in % on {target.name}; differences are to the mean log-mel.\n\n{kshot_text(table[table.row.isin((name, *others))])}"

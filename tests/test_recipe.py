@@ -1,4 +1,6 @@
 "The recipe: joined sets, what may be learnt from, stages and what they leave."
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,6 +75,7 @@ def test_from_sounds_to_models(tmp_path, recordings):
     make_models(*args, progress=False)
     with torch.inference_mode(): assert all(torch.equal(load_pretrained(n, box).embed(wave), x) for n, x in first.items())
     students_of_a_given_teacher(sounds, tmp_path, recordings)
+    recordings_that_only_judge(sounds, tmp_path, recordings)
 
 
 def students_of_a_given_teacher(sounds, tmp_path, recordings):
@@ -85,6 +88,16 @@ def students_of_a_given_teacher(sounds, tmp_path, recordings):
     with pytest.raises(ValueError, match="makes students, not nano: "): make_models(*args, ("nano", "cpm6k"), teacher=teacher)
     with pytest.raises(ValueError, match="holds a student, not a teacher"): make_models(*args, ("cpm6k",), teacher="cpm6k")
     with pytest.raises(ValueError, match="was taught other scenes"): make_models(*args, ("cpm6k",), teacher="nano", progress=False)
+
+
+def recordings_that_only_judge(sounds, tmp_path, recordings):
+    "A teacher that never heard them, from the pre-training that never does."
+    shutil.copytree(tmp_path / "out", tmp_path / "deaf", ignore=shutil.ignore_patterns("4-teacher", "5-*", "models", "embeddings*"))
+    box = make_models(sounds, tmp_path / "deaf", recordings, "tiny", 1, ("nano",), progress=False, learn=False)
+    card, results = model_card("nano", box), pd.read_csv(box / "results.csv")
+    assert CLEAR[0] not in card and "--recordings recordings --judge-only --seed 1" in card and set(results.data) == {"real"}
+    assert load_pretrained("nano", box).classes != load_pretrained("nano", tmp_path / "out" / "models").classes and results.unseen.notna().all()
+    with pytest.raises(ValueError, match="give those that shall only judge"): make_models(sounds, tmp_path / "deaf", scale="tiny", learn=False)
 
 
 def test_scales_and_seeds():
