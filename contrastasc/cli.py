@@ -176,10 +176,10 @@ def _distill(a):
     print(f"student saved in {Path(a.out) / 'student'}")
 
 def _pretrain(a):
-    from contrastasc.recipe import MODELS, make_models
+    from contrastasc.recipe import CLEAR, MODELS, make_models
     from contrastasc.sounds import fetch_sounds
     if a.fetch: fetch_sounds(a.sounds)
-    print(f"models saved in {make_models(a.sounds, a.out, a.recordings, a.scale, a.seed, a.models or MODELS, a.precision, teacher=a.teacher, learn=not a.judge_only)}")
+    print(f"models saved in {make_models(a.sounds, a.out, a.recordings, a.scale, a.seed, a.models or MODELS, a.precision, teacher=a.teacher, sources=CLEAR if a.learn_from is None else a.learn_from)}")
 
 def _evaluate(a):
     from contrastasc.course import evaluate_model
@@ -270,7 +270,7 @@ def _steps(sub):
     c.add_argument("--sounds", required=True, help="folder of sounds by family")
     c.add_argument("--fetch", action="store_true", help="get the sounds first: Debian packages, with apt")
     c.add_argument("--recordings", help="folder of real scenes to learn from and be judged on")
-    c.add_argument("--judge-only", action="store_true", help="learn nothing from the recordings")
+    c.add_argument("--learn-from", nargs="*", metavar="ORIGIN", help="which source_repo in the recordings' manifest; none: they only judge; default: those of what ships")
     c.add_argument("--models", nargs="+", help="which to make; default: all")
     c.add_argument("--teacher", help="make students only, of this one: nano, or the folder of a saved teacher")
     c.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the transformers' training")

@@ -43,13 +43,18 @@ def kshot_rows(
     ks=(5, 20),
     repeats: int = 60,
     baseline: str = "student without KD",  # with whom the others are compared, where it is among the rows
+    twins: dict | None = None,  # row: one more to compare it with, in columns gain, gain_lo and gain_hi
     **protocol,  # further arguments of `kshot_scenes`
 ) -> pd.DataFrame:  # row, k, accuracy, lo, hi, seen, unseen, difference, difference_lo, difference_hi (shares), covers
     "K-shot accuracy of every row on the same shots and test clips."
     parts = []
     for k in ks:
         results = {name: kshot_scenes(x, table, k, repeats, seen=list(seen), **protocol) for name, x in embeddings.items()}
-        part = compare(results, baseline if baseline in results else None).reset_index(names="row")
+        part = compare(results, baseline if baseline in results else None)
+        for name, twin in (twins or {}).items():
+            pair = compare({twin: results[twin], name: results[name]}).loc[name]
+            part.loc[name, ["gain", "gain_lo", "gain_hi"]] = pair[["difference", "difference_lo", "difference_hi"]].to_numpy(float)
+        part = part.reset_index(names="row")
         classes = set(next(iter(results.values())).per_class)
         known = classes & set(seen)
         part["seen"] = [r.seen.mean if known else np.nan for r in results.values()]
@@ -59,13 +64,16 @@ def kshot_rows(
 
 # %% ../nbs/15b_course.ipynb #258f4509
 def kshot_text(frame: pd.DataFrame) -> str:
-    "The table of `kshot_rows` as Markdown, in percent."
+    "The table of `kshot_rows` as Markdown, in percent; seen and unseen classes apart where there are both."
     def cell(v, sign=""): return "-" if np.isnan(v) else f"{100 * v:{sign}.1f}"
     def interval(lo, hi, sign=""): return f"[{cell(lo, sign)}, {cell(hi, sign)}]"
-    lines = ["| row | K | accuracy [95 %] | seen | unseen | paired difference [95 %] |", "|---|---|---|---|---|---|"]
+    def line(cells): return f"| {' | '.join(map(str, cells))} |"
+    both = ["seen", "unseen"] if frame[["seen", "unseen"]].notna().any().all() else []
+    head = ["row", "K", "accuracy [95 %]", *both, "paired difference [95 %]"]
+    lines = [line(head), "|---" * len(head) + "|"]
     for r in frame.itertuples():
         paired = f"{cell(r.difference, '+')} {interval(r.difference_lo, r.difference_hi, '+')}"
-        lines.append(f"| {r.row} | {r.k} | {cell(r.accuracy)} {interval(r.lo, r.hi)} | {cell(r.seen)} | {cell(r.unseen)} | {paired} |")
+        lines.append(line([r.row, r.k, f"{cell(r.accuracy)} {interval(r.lo, r.hi)}", *(cell(getattr(r, side)) for side in both), paired]))
     return "\n".join(lines)
 
 # %% ../nbs/15b_course.ipynb #9bace636

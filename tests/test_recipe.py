@@ -46,10 +46,10 @@ def recordings(tmp_path):
 def test_only_what_may_be_learnt_from(recordings):
     heard = licensed(recordings)
     assert set(heard.frame.split) == {"pool"} and set(heard.frame.source_repo) <= set(CLEAR) and heard.frame.recording.nunique() == 5
-    with pytest.raises(SceneError): licensed(recordings, sources=["nobody/here"])
-    table = pd.read_csv(recordings / "manifest.csv").drop(columns="source_repo")
-    table.to_csv(recordings / "manifest.csv", index=False)
-    with pytest.raises(SceneError, match="no column source_repo"): licensed(recordings)
+    with pytest.raises(SceneError, match="is from nobody/here; name the origins"): licensed(recordings, sources=["nobody/here"])
+    for column in ("licence_note", "source_repo"):
+        pd.read_csv(recordings / "manifest.csv").drop(columns=column).to_csv(recordings / "manifest.csv", index=False)
+        with pytest.raises(SceneError, match=f"no column {column}"): licensed(recordings)
 
 
 def test_a_model_that_is_not_in_the_recipe(tmp_path):
@@ -71,6 +71,8 @@ def test_from_sounds_to_models(tmp_path, recordings):
     assert set(results.row) == {"mean log-mel", "random nano", "random nano, bands", "random cpm126k", "random cpm126k, bands", "nano-ssl", "nano", "cpm6k"}
     assert set(results.k) == {5}  # a class has nine seconds to give, too few for 20 shots
     assert CLEAR[0] in model_card("cpm6k", box) and CLEAR[0] not in model_card("nano-ssl", box)  # pre-training never hears them
+    assert "5 of the 6 recordings of real that give shots were learnt from" in model_card("nano", box) and "What training added, beside \"random nano\": " in model_card("nano", box)
+    assert "| train | 1 epochs" in model_card("cpm6k", box) and "learning rate 0.012" in model_card("cpm6k", box)  # its own, not the largest student's
     assert "seed 1" in model_card("nano", box) and "Training took " in model_card("nano", box) and set(results.seed) == {1}
     make_models(*args, progress=False)
     with torch.inference_mode(): assert all(torch.equal(load_pretrained(n, box).embed(wave), x) for n, x in first.items())
@@ -84,7 +86,7 @@ def students_of_a_given_teacher(sounds, tmp_path, recordings):
     box = make_models(*args, ("cpm6k",), progress=False, teacher=teacher)
     assert {p.name for p in (tmp_path / "more").iterdir() if p.is_dir()} == {"models", "5-cpm6k"} and set(pd.read_csv(box / "results.csv").seed) == {2}
     card = model_card("cpm6k", box)
-    assert f"--teacher {teacher} --seed 2" in card and f"distilled from `{teacher}`" in card
+    assert f"--teacher {teacher} --models cpm6k --seed 2" in card and f"distilled from `{teacher}`" in card
     with pytest.raises(ValueError, match="makes students, not nano: "): make_models(*args, ("nano", "cpm6k"), teacher=teacher)
     with pytest.raises(ValueError, match="holds a student, not a teacher"): make_models(*args, ("cpm6k",), teacher="cpm6k")
     with pytest.raises(ValueError, match="was taught other scenes"): make_models(*args, ("cpm6k",), teacher="nano", progress=False)
@@ -93,11 +95,10 @@ def students_of_a_given_teacher(sounds, tmp_path, recordings):
 def recordings_that_only_judge(sounds, tmp_path, recordings):
     "A teacher that never heard them, from the pre-training that never does."
     shutil.copytree(tmp_path / "out", tmp_path / "deaf", ignore=shutil.ignore_patterns("4-teacher", "5-*", "models", "embeddings*"))
-    box = make_models(sounds, tmp_path / "deaf", recordings, "tiny", 1, ("nano",), progress=False, learn=False)
+    box = make_models(sounds, tmp_path / "deaf", recordings, "tiny", 1, ("nano",), progress=False, sources=())
     card, results = model_card("nano", box), pd.read_csv(box / "results.csv")
-    assert CLEAR[0] not in card and "--recordings recordings --judge-only --seed 1" in card and set(results.data) == {"real"}
+    assert CLEAR[0] not in card and "--recordings real --learn-from --models nano --seed 1" in card and set(results.data) == {"real"}
     assert load_pretrained("nano", box).classes != load_pretrained("nano", tmp_path / "out" / "models").classes and results.unseen.notna().all()
-    with pytest.raises(ValueError, match="give those that shall only judge"): make_models(sounds, tmp_path / "deaf", scale="tiny", learn=False)
 
 
 def test_scales_and_seeds():
