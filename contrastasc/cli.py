@@ -178,7 +178,7 @@ def _distill(a):
 def _pretrain(a):
     from contrastasc.recipe import CLEAR, MODELS, make_models
     from contrastasc.sounds import fetch_sounds
-    if a.fetch: fetch_sounds(a.sounds)
+    if a.fetch: fetch_sounds(a.sounds, a.packages)
     print(f"models saved in {make_models(a.sounds, a.out, a.recordings, a.scale, a.seed, a.models or MODELS, a.precision, teacher=a.teacher, sources=CLEAR if a.learn_from is None else a.learn_from)}")
 
 def _evaluate(a):
@@ -269,6 +269,7 @@ def _steps(sub):
     c = _command(sub, "pretrain", _pretrain, "make the weights that ship, from sounds", data=False, training=True)
     c.add_argument("--sounds", required=True, help="folder of sounds by family")
     c.add_argument("--fetch", action="store_true", help="get the sounds first: Debian packages, with apt")
+    c.add_argument("--packages", nargs="+", help="to fetch; default: all of the list")
     c.add_argument("--recordings", help="folder of real scenes to learn from and be judged on")
     c.add_argument("--learn-from", nargs="*", metavar="ORIGIN", help="which source_repo in the recordings' manifest; none: they only judge; default: those of what ships")
     c.add_argument("--models", nargs="+", help="which to make; default: all")

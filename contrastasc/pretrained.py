@@ -14,6 +14,7 @@ import safetensors.torch
 from safetensors import safe_open
 from torch import nn
 from .beats import load_beats
+from .cpmobile import count_parameters
 from .distill import load_student
 from .finetune import Teacher, load_teacher
 from .train import atomic_write, read_about
@@ -30,6 +31,13 @@ def halve(
 
 # %% ../nbs/12_pretrained.ipynb #9bbcd4d7
 _FILES = ("weights.safetensors", "about.json", "card.md")
+
+def _load_beats(folder):
+    model = load_beats(folder / "weights.safetensors")
+    model.name = folder.name
+    return model
+
+_LOADERS = dict(beats=_load_beats, teacher=load_teacher, student=load_student)
 
 def _fingerprint(folder):
     "SHA-256 over a model's files."
@@ -62,21 +70,19 @@ def pack_model(
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in zip(_FILES, (safetensors.torch.save(halve(state), header), json.dumps(about, indent=1).encode(), card.encode())):
         atomic_write(folder / file, data)
-    size = sum(v.numel() for k, v in state.items() if v.is_floating_point() and ".running_" not in k)
+    size = count_parameters(_LOADERS[about["kind"]](folder))
     facts = dict(kind=about["kind"], parameters=size, bytes=(folder / _FILES[0]).stat().st_size, sha256=_fingerprint(folder))
     atomic_write(box / "models.json", json.dumps(_index(box) | {name: facts}, indent=1).encode())
     return folder
 
 # %% ../nbs/12_pretrained.ipynb #eda16beb
-_LOADERS = dict(beats=lambda folder: load_beats(folder / "weights.safetensors"), teacher=load_teacher, student=load_student)
-
 def _box(folder): return Path(str(files("contrastasc.data"))) if folder is None else Path(folder)
 
 def _checked_folder(name, folder):
     "Folder and facts of a model whose files are what was packed."
     box = _box(folder)
     index = _index(box)
-    if name not in index: raise ValueError(f"there is no model {name!r}; there are {', '.join(index) or 'none'}")
+    if name not in index: raise ValueError(f"there is no model {name!r} in {box}; " + (f"there are {', '.join(index)}" if index else "it holds no models.json"))
     try: found = _fingerprint(box / name)
     except FileNotFoundError as e: raise ValueError(f"{e.filename} is missing; install contrastasc again, or pack the model again") from None
     if found != index[name]["sha256"]:
@@ -105,10 +111,10 @@ def model_card(name: str, folder: str | Path | None = None) -> str:  # Markdown
 
 # %% ../nbs/12_pretrained.ipynb #9e8e9c97
 def load_model(
-    source: str | Path,  # a name as in `load_pretrained`, or the folder of a saved teacher or student
+    source: str | Path,  # the folder of a saved teacher or student, or else a name as in `load_pretrained`
     kind: str | None = None,  # "beats", "teacher" or "student", if only that will do
 ) -> nn.Module:  # in evaluation mode
-    "A model that ships, or one of yours. ValueError where there is neither, or one of another kind."
+    "One of your models, or one that ships. ValueError where there is neither, or one of another kind."
     ships, index = not Path(source).is_dir(), _index(_box(None))
     if ships and str(source) not in index: raise ValueError(f"{source} is neither a folder nor a model that ships: {', '.join(index)}")
     found = index[str(source)]["kind"] if ships else read_about(source)["kind"]

@@ -6,7 +6,7 @@
 __all__ = ['FAMILIES', 'PLACES', 'sound_packages', 'family', 'unpack_sounds', 'fetch_sounds']
 
 # %% ../nbs/A2b_sounds.ipynb #c9c643c9
-import os, re, shutil, subprocess, tarfile, tempfile, zipfile
+import os, re, shutil, subprocess, tarfile, tempfile, warnings, zipfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from importlib.resources import files
@@ -67,7 +67,7 @@ FAMILIES = dict(  # family: words in the name of a file or of its folder
 )
 PLACES = dict(  # family: what a path of it holds
     music=r"/music/|/tunes?/|stdmusic|/moh/|songs?/|[/_-]theme|/anthem|/title|/bgm|adonthell|/musica|opsound|jami-daemon|asc-music",
-    speech=r"festvox|asterisk-core|fillets-ng-data(-cs|-nl)?/.*/sound/|ktuberling.*/(?!noises)|klettres|/voices?/|voice_|speech|_desc|kajongg|codec2|/campaigns/|/captain/|gcompris|qabcs.*/(words|alpha)|planetblupi.*/sound/|pysiogame|tuxpaint-stamps.*_desc|supercollider",
+    speech=r"festvox|asterisk-core|fillets-ng-data(-cs|-nl)?/.*/sound/|ktuberling|klettres|/voices?/|voice_|speech|_desc|kajongg|codec2|/campaigns/|/captain/|gcompris|qabcs.*/(words|alpha)|planetblupi.*/sound/|pysiogame|tuxpaint-stamps.*_desc|supercollider",
     keyboard=r"bucklespring",
     instrument=r"hydrogen|drumkit|sonic-pi|lmms|performous|python3-pyo|csound|jconvolver",
 )
@@ -77,7 +77,7 @@ _FAMILY_OF = {word: family for family, words in FAMILIES.items() for word in wor
 
 def _words(path):
     "Words in a file's name and its folder's, in lower case: `sounds/distant_carHorn2.ogg` has sounds, distant, car, horn."
-    return [w.lower() for w in re.findall(r"[A-Za-z][a-z]*|[A-Z]+(?![a-z])", "/".join(path.split("/")[-2:]).rsplit(".", 1)[0])]
+    return [w.lower() for w in re.findall(r"[A-Za-z][a-z]*", "/".join(path.split("/")[-2:]).rsplit(".", 1)[0])]
 
 def family(
     path: str,  # package/path of the file in it
@@ -156,6 +156,8 @@ def _fetch_one(row, folder):
             found = unpack_sounds(tar, part / row.package, [p for p in row.exclude.split(";") if p])
         if unpack.returncode: raise tarfile.ReadError(f"dpkg-deb ended with {unpack.returncode}")
         version = deb.name.split("_")[1].replace("%3a", ":")
+        if version != row.version:
+            warnings.warn(f"{row.package} came in version {version}, and its licences were read in {row.version}: read its copyright file before you pass on what learnt from it")
         found.assign(package=row.package, version=version).to_csv(part / row.package / "sounds.csv", index=False)
         os.replace(part / row.package, folder / row.package)
     except tarfile.ReadError as e: raise SceneError(f"{row.package} could not be unpacked ({e}); fetch it again") from None
@@ -164,11 +166,14 @@ def _fetch_one(row, folder):
 # %% ../nbs/A2b_sounds.ipynb #cb1defdc
 def fetch_sounds(
     folder: str | Path,  # made if needed: one folder a package, and manifest.csv
-    packages=None,  # names from `sound_packages()`; None: all
+    packages=None,  # list of names from `sound_packages()`; None: all
     progress: bool = True,
 ) -> Path:  # the folder, which `load_scenes` reads: a class a family, a group a package
-    "Fetch Debian packages with apt and keep their sound. Called again, it goes on; SceneError where a package cannot be had."
+    """Fetch Debian packages with apt and keep their sound. Called again, it goes on; SceneError where a package cannot be had.
+
+    manifest.csv lists the packages of the last call. A package in another version than the list's is kept, with a warning."""
     table, folder = sound_packages(), Path(folder)
+    if isinstance(packages, str): packages = [packages]
     if strange := sorted(set(packages or ()) - set(table.package)):
         raise SceneError(f"{strange[0]!r} is not in the list of packages; see sound_packages()")
     wanted = table[table.package.isin(packages if packages is not None else table.package)]

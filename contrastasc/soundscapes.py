@@ -98,7 +98,7 @@ class Shelf:
     def pick(self,
         family: str,
         dice: np.random.Generator,
-        most: float = 10.0,  # seconds
+        most: float = 10.0,  # seconds, before the change of speed
         speed: float = 0.35,  # up to so many octaves faster or slower
     ) -> np.ndarray:  # float32 [T], RMS 1
         "A piece of a random recording of a family, a little faster or slower than it was. SceneError for a family that is not here."

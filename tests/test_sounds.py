@@ -105,12 +105,14 @@ def fake_apt(monkeypatch):
 
 
 def test_fetching_goes_on_where_it_stopped(tmp_path, fake_apt):
-    with pytest.raises(SceneError, match="no network"): fetch_sounds(tmp_path, ["7kaa-data", "gnome-audio"], progress=False)
+    with pytest.raises(SceneError, match="no network"), pytest.warns(UserWarning, match="7kaa-data came in version 1:2, and its licences were read in 2"):
+        fetch_sounds(tmp_path, ["7kaa-data", "gnome-audio"], progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["7kaa-data"]
-    fetch_sounds(tmp_path, ["7kaa-data", "acm"], progress=False)
+    with pytest.warns(UserWarning, match="acm came in"): fetch_sounds(tmp_path, ["7kaa-data", "acm"], progress=False)
     assert fake_apt == ["7kaa-data", "gnome-audio", "acm"]
     scenes = load_scenes(tmp_path)
     assert scenes.classes == ["animals", "rain"] and set(scenes.frame.group) == {"7kaa-data", "acm"} and set(scenes.frame.version) == {"1:2"}
+    assert load_scenes(fetch_sounds(tmp_path, "acm", progress=False)).frame.group.unique().tolist() == ["acm"] and len(fake_apt) == 3
 
 
 def test_a_package_that_cannot_be_unpacked(tmp_path, fake_apt, monkeypatch):

@@ -1,6 +1,6 @@
-"""Students of other seeds: their results go into data/seeds.csv, and a line about them into the cards of the students that ship.
+"""Write "How good it is" into the cards of the models that ship, from data/results.csv and data/seeds.csv.
 
-    seeds.py WEIGHTS [WEIGHTS ...]    folders that `contrastasc pretrain --out WEIGHTS --teacher nano --seed N` has finished
+    cards.py [WEIGHTS ...]    first take in the students of other seeds, from folders that `contrastasc pretrain --out WEIGHTS --teacher nano --seed N` has finished
 
 What ships itself is seed 0 and stands in data/results.csv. Lines of folders that are not given stay as they were.
 """
@@ -12,6 +12,7 @@ import pandas as pd
 
 from contrastasc.cpmobile import VARIANTS
 from contrastasc.pretrained import model_card, pack_model
+from contrastasc.recipe import MODELS, results_text
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -35,24 +36,21 @@ def listed(words): return " and ".join([", ".join(words[:-1]), words[-1]] if len
 
 
 def remark(lines):
-    "A paragraph about one student."
+    "A paragraph about one student's other seeds, if there are any."
+    if lines.empty: return ""
     shots = [f"{listed([f'{100 * a:.1f}' for a in same.accuracy])} % with {k} shots" for k, same in lines.groupby("k")]
     first = lines[lines.k == lines.k.min()]
-    return f"Distilled again from the same teacher with seed{'s' * (len(first) > 1)} {listed([str(s) for s in first.seed])}: {', '.join(shots)}. That took {listed(list(first.took))}.\n\n"
-
-
-def write_remark(name, lines):
-    "Put the paragraph into the card that ships, instead of an older one, and pack the model with it."
-    text = re.sub(r"Distilled again from .*\n\n", "", model_card(name, DATA))
-    pack_model(DATA / name, name, text.replace("## What it heard", remark(lines) + "## What it heard"), DATA)
+    return (f"Distilled again from the same teacher with seed{'s' * (len(first) > 1)} {listed([str(s) for s in first.seed])}: "
+            f"{', '.join(shots)}. That took {listed(list(first.took))}.\n\n")
 
 
 def main(folders):
-    if not folders: sys.exit(__doc__)
-    frame = together(folders)
+    shipped, frame = pd.read_csv(DATA / "results.csv"), together(folders)
     frame.to_csv(DATA / "seeds.csv", index=False)
-    for name, lines in frame.groupby("row"): write_remark(name, lines)
-    print(f"{len(frame)} lines in data/seeds.csv, and a paragraph in {frame.row.nunique()} cards")
+    for name in MODELS:
+        before, after = re.split(r"(?<=## How good it is\n\n)(?s:.*)(?=## What it heard)", model_card(name, DATA))
+        pack_model(DATA / name, name, f"{before}{results_text(name, shipped)}\n\n{remark(frame[frame.row == name])}{after}", DATA)
+    print(f"{len(frame)} lines of {frame.row.nunique()} students in data/seeds.csv, {len(MODELS)} cards written")
 
 
 if __name__ == "__main__": main([Path(f) for f in sys.argv[1:]])
