@@ -68,8 +68,10 @@ def pack_model(
     box, (state, header, about) = Path(box), _read(source)
     folder = box / name
     folder.mkdir(parents=True, exist_ok=True)
-    for file, data in zip(_FILES, (safetensors.torch.save(halve(state), header), json.dumps(about, indent=1).encode(), card.encode())):
-        atomic_write(folder / file, data)
+    if folder.resolve() != Path(source).resolve():  # in the box already: only its card is new
+        atomic_write(folder / _FILES[0], safetensors.torch.save(halve(state), header))
+        atomic_write(folder / _FILES[1], json.dumps(about, indent=1).encode())
+    atomic_write(folder / _FILES[2], card.encode())
     size = count_parameters(_LOADERS[about["kind"]](folder))
     facts = dict(kind=about["kind"], parameters=size, bytes=(folder / _FILES[0]).stat().st_size, sha256=_fingerprint(folder))
     atomic_write(box / "models.json", json.dumps(_index(box) | {name: facts}, indent=1).encode())
