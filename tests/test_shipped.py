@@ -36,8 +36,16 @@ def test_each_card_says_what_it_must(name):
     for part in ("## How good it is", "## What it heard", "## How it was made", "contrastasc pretrain", "seed", "Debian packages", "CC"): assert part in card, part
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_each_card_is_in_step_with_the_results_and_the_recipe(name):
+    from contrastasc.recipe import Recipe, _in_words, _numbers, results_text
+    card = model_card(name)
+    assert results_text(name, pd.read_csv(DATA / "results.csv")) in card
+    for what, value in _numbers(name, Recipe.at("paper", precision="bfloat16")).items(): assert f"| {what} | {_in_words(value)} |" in card
+
+
 def test_what_ships_has_learnt_something():
-    "On a generated world that none of them heard, five shots: better than the same network with random numbers."
+    "On a generated world that none of them had a clip of, five shots: better than the same network with random numbers."
     world = load_scenes("synth-icme24", scale="tiny")
     from contrastasc.recipe import untrained
     def five(m): return kshot_scenes(extract_embeddings(m, world, progress=False), world.frame, 5, repeats=20).mean
