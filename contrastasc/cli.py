@@ -178,6 +178,8 @@ def _distill(a):
 def _pretrain(a):
     from contrastasc.recipe import CLEAR, MODELS, make_models
     from contrastasc.sounds import fetch_sounds
+    if a.packages and not a.fetch: raise ValueError("--packages says what to fetch: give --fetch too")
+    if a.learn_from is not None and not a.recordings: raise ValueError("--learn-from names origins of recordings: give --recordings too")
     if a.fetch: fetch_sounds(a.sounds, a.packages)
     print(f"models saved in {make_models(a.sounds, a.out, a.recordings, a.scale, a.seed, a.models or MODELS, a.precision, teacher=a.teacher, sources=CLEAR if a.learn_from is None else a.learn_from)}")
 
@@ -190,7 +192,7 @@ def _export(a):
     from contrastasc.deploy import export_model
     from contrastasc.pretrained import load_model
     from contrastasc.store import EnrollmentStore
-    student = load_model(a.model)
+    student = load_model(a.model, "student")
     if a.store is None: export_model(student, a.out)
     elif not Path(a.store).is_file(): raise ValueError(f"there is no store {a.store}: give the file that live enrolment wrote")
     else:
@@ -271,7 +273,7 @@ def _steps(sub):
     c.add_argument("--fetch", action="store_true", help="get the sounds first: Debian packages, with apt")
     c.add_argument("--packages", nargs="+", help="to fetch; default: all of the list")
     c.add_argument("--recordings", help="folder of real scenes to learn from and be judged on")
-    c.add_argument("--learn-from", nargs="*", metavar="ORIGIN", help="which source_repo in the recordings' manifest; none: they only judge; default: those of what ships")
+    c.add_argument("--learn-from", nargs="*", metavar="ORIGIN", help="source_repo of the recordings to learn from; without a name they only judge; default: those of what ships")
     c.add_argument("--models", nargs="+", help="which to make; default: all")
     c.add_argument("--teacher", help="make students only, of this one: nano, or the folder of a saved teacher")
     c.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the transformers' training")
@@ -279,9 +281,9 @@ def _steps(sub):
     c.add_argument("--loss", choices=("contrastive", "ce"), default="contrastive")
     c.add_argument("--beats", help="official BEATs checkpoint, or nano-ssl, which ships; default: a small encoder from scratch")
     c = _command(sub, "distill", _distill, "stage 2: train a student", training=True)
-    c.add_argument("--teacher", help="folder of a saved teacher, or nano, which ships; without it the student learns from labels alone")
+    c.add_argument("--teacher", help="folder of a saved teacher of the same classes; without it the student learns from labels alone")
     c.add_argument("--variant", choices=_STUDENTS, default="cpm126k", help="size of the student")
-    c = _command(sub, "evaluate", _evaluate, "K-shot accuracy of a saved teacher or student")
+    c = _command(sub, "evaluate", _evaluate, "K-shot accuracy of a model, beside that of the mean log-mel")
     c.add_argument("--model", required=True, help="a model that ships, such as cpm126k, the folder of a saved teacher or student, or 'logmel'")
     c.add_argument("--k", type=int, nargs="+", default=[5, 20])
     c.add_argument("--repeats", type=int, default=300)

@@ -165,7 +165,8 @@ def evaluate_model(
     scenes = load_scenes(data, root=root)
     table, note = with_sides(scenes)
     x = {m.name: extract_embeddings(m, scenes) for m in models}
-    taught = getattr(models[-1], "classes", None) or ()
-    frame = kshot_rows(x, table, taught, ks, repeats, MeanLogMel.name, min_groups=2)
-    seen = f"Seen are the classes that {models[-1].name} was taught, by their names. " if taught else ""
-    return f"{note}\n{kshot_text(frame)}\n\n{seen}Differences are to the {MeanLogMel.name}. Intervals cover {frame.covers.iloc[0]}.".strip()
+    seen = seen_classes(scenes, getattr(models[-1], "classes", None) or ())
+    frame = kshot_rows(x, table, seen, ks, repeats, MeanLogMel.name, min_groups=2)
+    apart = frame[["seen", "unseen"]].notna().any()
+    says = f"{models[-1].name} was taught {'the classes called seen' if apart.all() else 'all of these classes'}. " if apart.seen else ""
+    return f"{note}\n{kshot_text(frame)}\n\n{says}Differences are to the {MeanLogMel.name}. Intervals cover {frame.covers.iloc[0]}.".strip()

@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'TAU22_FOLDER', 'TUT17_FOLDERS', 'ICME24_FOLDER', 'ICME24_
            'write_miniature', 'seen_classes']
 
 # %% ../nbs/01b_datasets.ipynb #1f2c00c0
-import itertools, os
+import itertools, os, re
 from functools import partial
 from pathlib import Path
 
@@ -435,12 +435,16 @@ SEEN |= {f"synth-{name}": classes for name, classes in SEEN.items()} | {name: SE
 # %% ../nbs/01b_datasets.ipynb #d6658e04
 def seen_classes(
     scenes,  # a SceneSet
-) -> tuple[str, ...]:  # its classes that TAU22 has, in label order
-    """Classes that a model trained on TAU22 has met.
+    taught=None,  # names of a model's classes; None: TAU22's
+) -> tuple[str, ...]:  # classes of the set that are among them, in label order
+    """Classes that a model has met.
 
-    For a set named in `SEEN`, its entry; else a class called like one of TAU22's (spaces, hyphens and capitals aside), or
-    one whose clips all name a TAU22 class in a column `tau_class`."""
-    if scenes.name in SEEN: return tuple(c for c in scenes.classes if c in SEEN[scenes.name])
-    mapped = scenes.frame.tau_class.isin(TAU22_CLASSES).groupby(scenes.frame.scene).all() if "tau_class" in scenes.frame else {}
-    return tuple(c for c in scenes.classes if c.strip().lower().replace(" ", "_").replace("-", "_") in TAU22_CLASSES
-                 or mapped.get(c, False))
+    For one trained on TAU22 and a set named in `SEEN`, its entry; else a class called like one of the model's (spaces, hyphens
+    and capitals aside) or mapped to one by `CLASS_MAP`, or one whose clips all name one of them in a column `tau_class`."""
+    if taught is None and scenes.name in SEEN: return tuple(c for c in scenes.classes if c in SEEN[scenes.name])
+    known, target = {_plain(c) for c in (TAU22_CLASSES if taught is None else taught)}, scenes.name.removeprefix("synth-").split("-")[0]
+    ours = {row[target]: name for name, row in CLASS_MAP.items() if target in row}
+    mapped = scenes.frame.tau_class.isin(known).groupby(scenes.frame.scene).all() if "tau_class" in scenes.frame else {}
+    return tuple(c for c in scenes.classes if _plain(ours.get(c, c)) in known or mapped.get(c, False))
+
+def _plain(name): return re.sub(r"[\s/-]+", "_", name.strip().lower())

@@ -160,6 +160,13 @@ def load_student(folder: str | Path) -> Student:
     return student.eval()
 
 # %% ../nbs/11_distill.ipynb #08f08792
+def _check_classes(teacher, scenes):
+    "A teacher's classes must be those of the scenes, in their order."
+    theirs, ours = list(teacher.classes or scenes.classes), list(scenes.classes)
+    if theirs != ours:
+        raise ValueError(f"the teacher knows {len(theirs)} classes ({theirs[0]}, ...) and the scenes have {len(ours)} ({ours[0]}, ...), or the same in another order: "
+                         "fine-tune a teacher on these scenes")
+
 def _check_outputs(outputs, scenes):
     clips, classes = outputs.logits.shape
     if clips != len(scenes): raise ValueError(f"the teacher answered {clips} clips, the scenes have {len(scenes)}")
@@ -188,6 +195,7 @@ def distill(
     needed = config.alpha < 1 or config.beta > 0
     if needed and teacher is None and outputs is None:
         raise ValueError("distillation needs a teacher: give one, or set alpha=1 and beta=0 to train without")
+    if needed and teacher is not None: _check_classes(teacher, scenes)
     if needed and config.teacher_hears == "clean" and outputs is None: outputs = teacher_outputs(teacher, scenes, run, progress)
     if outputs is not None: _check_outputs(outputs, scenes)
     with torch.random.fork_rng():

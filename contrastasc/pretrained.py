@@ -66,10 +66,11 @@ def pack_model(
 ) -> Path:  # the model's folder in it
     "Put a trained model into a box that `load_pretrained` reads, at half the size."
     box, (state, header, about) = Path(box), _read(source)
-    folder = box / name
+    if about.get("kind") not in _LOADERS: raise ValueError(f"{source} holds a {about.get('kind')}, not a model")
+    folder, small = box / name, halve(state)
     folder.mkdir(parents=True, exist_ok=True)
-    if folder.resolve() != Path(source).resolve():  # in the box already: only its card is new
-        atomic_write(folder / _FILES[0], safetensors.torch.save(halve(state), header))
+    if folder.resolve() != Path(source).resolve() or any(small[k].dtype != v.dtype for k, v in state.items()):  # else only the card is new
+        atomic_write(folder / _FILES[0], safetensors.torch.save(small, header))
         atomic_write(folder / _FILES[1], json.dumps(about, indent=1).encode())
     atomic_write(folder / _FILES[2], card.encode())
     size = count_parameters(_LOADERS[about["kind"]](folder))

@@ -22,7 +22,7 @@ from .finetune import FinetuneConfig, finetune, Teacher
 from .paper import MeanLogMel
 from .pretrain import PretrainConfig, pretrain, train_tokenizer
 from .pretrained import load_model, pack_model
-from .scenes import SceneError, SceneSet, load_scenes
+from .scenes import SceneError, SceneSet, load_scenes, seen_classes
 from .soundscapes import Joined, Shelf, made_sounds, possible, soundscapes
 from .sounds import sound_packages
 from .synth import resolve_scale
@@ -37,11 +37,14 @@ def licensed(
 ) -> SceneSet:
     "The recordings of a folder that may be learnt from: of split `pool`, from the origins named. SceneError where there are none."
     pool = load_scenes(folder, split="pool")
+    if isinstance(sources, str): sources = (sources,)
     if lacking := [c for c in ("source_repo", "licence_note") if c not in pool.frame]:
         raise SceneError(f"{folder} has no column {lacking[0]} in its manifest, so nobody can tell what may be used")
-    clear = pool.frame.source_repo.isin(sources).to_numpy()
-    if not clear.any(): raise SceneError(f"no recording of split pool in {folder} is from {', '.join(sources)}; name the origins that may be learnt from")
-    found = pool.subset(clear)
+    there = set(pool.frame.source_repo)
+    if (strange := sorted(set(sources) - there)) and (tuple(sources) != CLEAR or len(strange) == len(CLEAR)):
+        raise SceneError(f"no recording of split pool in {folder} is from {strange[0]}; there are {', '.join(sorted(map(str, there)))}: "
+                         "name those that may be learnt from (sources=, --learn-from)")
+    found = pool.subset(pool.frame.source_repo.isin(sources).to_numpy())
     return found.of_classes(sorted(set(found.frame.scene)))
 
 # %% ../nbs/A2d_recipe.ipynb #aa7418b8
@@ -81,7 +84,7 @@ class Recipe:
                               head_phase=heads, projection_phase=self.projection, end_to_end=self.teacher)
 
     def distilling(self, variant: str) -> DistillConfig:
-        "Stage 2, undisturbed as well. In the paper's proportion cpm126k would have a third of its learning rate."
+        "Stage 2, without impulse responses, masks and Freq-MixStyle. In the paper's proportion cpm126k would have a third of its learning rate."
         train = replace(self.student, lr=self.student.lr * _RATES[variant])
         return DistillConfig(variant=variant, alpha=self.alpha, impulse_response=0.0, mask=0, mixstyle=(0.0, 0.4), train=train, seed=self.seed)
 
@@ -156,12 +159,12 @@ def judge(
     ks=(5, 20),  # those of which every class has as many clips to give
     repeats: int = 60,
     progress: bool = True,
-) -> pd.DataFrame:  # as `kshot_rows`; differences are to the mean log-mel, gains to an untrained network read the same way
+) -> pd.DataFrame:  # as `kshot_rows`; differences are to the mean log-mel, gains to an untrained network read the same way: for students a cpm126k
     "K-shot accuracy of models beside that of untrained ones."
     least = scenes.frame.scene[scenes.frame.split.isin(("pool", "train"))].value_counts().min()
     ks = [k for k in ks if k <= least] or [1]
     embeddings = {name: extract_embeddings(m.eval(), scenes, progress=progress) for name, m in (untrained() | models).items()}
-    return kshot_rows(embeddings, scenes.frame, taught, ks, repeats, MeanLogMel.name, {name: _TWINS[name] for name in models if name in _TWINS})
+    return kshot_rows(embeddings, scenes.frame, seen_classes(scenes, taught), ks, repeats, MeanLogMel.name, {name: _TWINS[name] for name in models if name in _TWINS})
 
 # %% ../nbs/A2d_recipe.ipynb #a0522e15
 _ABOUT = {"nano-ssl": "A small BEATs encoder, pre-trained without labels by guessing hidden patches.",
@@ -192,7 +195,7 @@ def results_text(
     gains = " and ".join(f"{100 * r.gain:+.1f} [{100 * r.gain_lo:+.1f}, {100 * r.gain_hi:+.1f}] with {r.k} shots" for r in own.itertuples())
     return (f"K-shot accuracy in % on {first.data}, {first.classes} classes (chance {100 / first.classes:.1f}). Differences are to the {MeanLogMel.name}; "
             f"\"random\" networks are untrained; \"bands\": each band of the embedding apart, as nano-ssl and the students are read. Intervals cover {first.covers}."
-            f"\n\n{kshot_text(rows)}\n\nWhat training added, beside \"{_TWINS[name]}\": {gains}.")
+            f"\n\n{kshot_text(rows)}\n\nAhead of the untrained \"{_TWINS[name]}\" by {gains}.")
 
 def _shared_text(recordings, judged):
     "How much of what judges a model was learnt from, or comes from the same origins."
@@ -202,11 +205,21 @@ def _shared_text(recordings, judged):
     return (f"{learnt} of the {gives.recording.nunique()} recordings of {judged.name} that give shots were learnt from; {same} of the "
             f"{asked.recording.nunique()} that are tested are other recordings of the same origins. On strangers' recordings expect less.")
 
+def _packages(sounds):
+    "Packages among sounds, with their versions."
+    if "package" not in sounds.frame: return pd.DataFrame(dict(package=[], version=[]))
+    return sounds.frame[["package", "version"]].dropna().drop_duplicates("package").sort_values("package")
+
+def _licence(package, version):
+    "What the list of packages says, of the version that was read."
+    read = sound_packages().set_index("package")
+    if package not in read.index: return "see its copyright file"
+    return read.licences[package] + ("" if version == read.version[package] else f" in version {read.version[package]}; see this one's copyright file")
+
 def _sound_text(sounds, recordings, judged):
     "Where the sound comes from: packages and their licences, and recordings."
-    used = sorted(set(sounds.frame.package.dropna())) if sounds is not None and "package" in sounds.frame else []
-    table = sound_packages().set_index("package").licences
-    lines = [f"- {p} {sounds.frame.version[sounds.frame.package == p].iat[0]}: {table.get(p, 'see its copyright file')}" for p in used]
+    if sounds is None: return "Soundscapes (appendix A2c)."
+    lines = [f"- {r.package} {r.version}: {_licence(r.package, r.version)}" for r in _packages(sounds).itertuples()]
     made = "Soundscapes composed of sounds that the generator of chapter 01 makes (`made_sounds`, appendix A2c) and of recordings"
     text = f"{made} in these Debian packages:\n\n" + "\n".join(lines) if lines else f"{made}."
     if recordings is None: return text
@@ -274,12 +287,16 @@ def _seconds(out, name):
     "How long a model's own stages trained, by their histories."
     return sum(pd.read_csv(f).seconds.sum() for stage in _STAGES.get(name, (f"5-{name}",)) for f in (out / stage).rglob("history.csv"))
 
-def _again(package, sounds, out, recordings, sources, teacher, models, seed, scale, precision):
+def _last(path): return Path(path).resolve().name if Path(path).exists() else str(path)
+
+def _again(packages, sounds, out, recordings, sources, teacher, models, seed, scale, precision):
     "The line that makes it again, with folders by their last names."
-    words = ["contrastasc", "pretrain", "--sounds", Path(sounds).resolve().name, *(["--fetch"] if package else []), "--out", out.resolve().name]
-    if recordings: words += ["--recordings", Path(recordings).resolve().name]
+    words = ["contrastasc", "pretrain", "--sounds", _last(sounds), "--out", out.resolve().name]
+    if packages: words += ["--fetch"]
+    if packages and set(packages) != set(sound_packages().package): words += ["--packages", *packages]
+    if recordings: words += ["--recordings", _last(recordings)]
     if recordings and tuple(sources) != CLEAR: words += ["--learn-from", *sources]
-    if teacher: words += ["--teacher", str(teacher)]
+    if teacher: words += ["--teacher", _last(teacher)]
     if set(models) != set(VARIANTS if teacher else MODELS): words += ["--models", *models]
     return shlex.join([*words, "--seed", str(seed), "--scale", resolve_scale(scale), "--precision", precision])
 
@@ -299,13 +316,14 @@ def make_models(
     recipe, out, given = Recipe.at(scale, seed, precision), Path(out), None if teacher is None else load_model(teacher, "teacher")
     if given and models == MODELS: models = tuple(VARIANTS)
     _check_models(models, given)
+    world = None if given and recordings else load_scenes("synth-icme24", scale=scale).first_seconds()
+    target = load_scenes(recordings) if recordings else world
+    heard = licensed(recordings, sources) if recordings and sources else None
+    if recordings and not {"pool", "test"} <= set(target.frame.split): raise SceneError(f"{recordings} cannot judge: its manifest needs a column split with pool and test")
     shelf = Shelf(Joined([load_scenes(sounds), made_sounds(2 if resolve_scale(scale) == "tiny" else 20)]))
     composed = soundscapes(shelf, recipe.count, seconds=2, recipes=possible(shelf))
-    heard = licensed(recordings, sources) if recordings and sources else None
-    world = None if given and recordings else load_scenes("synth-icme24", scale=scale).first_seconds()
     probe = None if given else _five_shot(world)
     made = cook(composed, out, heard, recipe, models, progress, probe, given)
-    target = world if recordings is None else load_scenes(recordings)
     taught = {*composed.classes, *(heard.classes if heard else ())}
     table = judge(made, target, taught, repeats=10 if resolve_scale(scale) == "tiny" else 60, progress=progress).assign(data=target.name, seed=seed)
     (out / "models").mkdir(exist_ok=True)
@@ -313,8 +331,8 @@ def make_models(
     if given is None:
         history = _pretraining_history(out, probe(untrained(seed)["random nano, bands"].eval()))
         atomic_write(out / "models" / "pretraining.csv", history.to_csv(index=False).encode())
-    command = _again("package" in shelf.scenes.frame, sounds, out, recordings, sources, teacher, models, seed, scale, precision)
+    command = _again(list(_packages(shelf.scenes).package), sounds, out, recordings, sources, teacher, models, seed, scale, precision)
     for name, model in made.items():
-        card = write_card(name, model, recipe, command, shelf.scenes, heard, results_text(name, table), _seconds(out, name), teacher or "nano", target)
+        card = write_card(name, model, recipe, command, shelf.scenes, heard, results_text(name, table), _seconds(out, name), _last(teacher or "nano"), target)
         pack_model(out / _LEFT.get(name, f"5-{name}/student"), name, card, out / "models")
     return out / "models"

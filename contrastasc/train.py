@@ -323,8 +323,10 @@ def save_weights(
 
 def read_about(folder: str | Path) -> dict:  # "kind" and what rebuilds the module
     "The description that `save_weights` wrote. ValueError, naming the folder, if there is none."
-    try: return {"kind": None} | json.loads((Path(folder) / "about.json").read_text())
-    except (OSError, ValueError): raise ValueError(f"{folder} holds no saved model: it needs about.json and weights.safetensors") from None
+    try:
+        about = json.loads((Path(folder) / "about.json").read_text())
+        return about | dict(kind=about["kind"])
+    except (OSError, ValueError, KeyError, TypeError): raise ValueError(f"{folder} holds no saved model: it needs about.json and weights.safetensors") from None
 
 def read_weights(
     folder: str | Path,

@@ -144,11 +144,20 @@ def test_finetune_distill_evaluate_by_hand(capsys, tmp_path):
 def test_what_ships_goes_wherever_a_saved_model_does(capsys, tmp_path):
     data = write_folder(tmp_path / "data", classes=("park", "tram"))
     code, out, err = run(capsys, "evaluate", "--model", "cpm6k", "--data", data, "--k", 2, "--repeats", 5)
-    assert code == 0 and "| mean log-mel | 2 |" in out and "| cpm6k | 2 |" in out and "Seen are the classes that cpm6k was taught" in out, err
+    assert code == 0 and "| mean log-mel | 2 |" in out and "| cpm6k | 2 |" in out and "cpm6k was taught all of these classes" in out and "unseen" not in out, err
+    write_folder(data, classes=("park", "tram", "zoo"))
+    code, out, err = run(capsys, "evaluate", "--model", "cpm6k", "--data", data, "--k", 2, "--repeats", 5)
+    assert code == 0 and "| seen | unseen |" in out and "cpm6k was taught the classes called seen" in out, err
     code, out, err = run(capsys, "finetune", "--beats", "nano-ssl", "--data", data, "--scale", "tiny", "--out", tmp_path / "teacher")
     assert code == 0 and (tmp_path / "teacher/teacher/weights.safetensors").exists(), err
     assert "the teacher knows" in wrong(capsys, "distill", "--teacher", "nano", "--data", data, "--scale", "tiny", "--out", tmp_path / "student")
     assert "nano-ssl holds a beats, not a teacher" in wrong(capsys, "distill", "--teacher", "nano-ssl", "--data", data, "--out", tmp_path / "student")
+
+
+def test_what_would_be_ignored_is_refused(capsys, tmp_path):
+    words = ("pretrain", "--sounds", tmp_path, "--out", tmp_path / "out")
+    assert "give --fetch too" in wrong(capsys, *words, "--packages", "acm")
+    assert "give --recordings too" in wrong(capsys, *words, "--learn-from")
 
 
 def test_a_student_and_what_was_enrolled_are_exported(capsys, tmp_path):
@@ -165,7 +174,7 @@ def test_an_export_that_cannot_be(capsys, tmp_path):
     assert "cpm7k is neither a folder nor a model that ships" in wrong(capsys, "export", "cpm7k", tmp_path / "x.html")
     assert "must end in .onnx" in wrong(capsys, "export", "cpm6k", tmp_path / "x.tflite")
     assert "there is no store" in wrong(capsys, "export", "cpm6k", tmp_path / "x.html", "--store", tmp_path / "no.sqlite")
-    assert "not Teacher" in wrong(capsys, "export", "nano", tmp_path / "x.html")
+    assert "nano holds a teacher, not a student" in wrong(capsys, "export", "nano", tmp_path / "x.html", "--store", __file__)
     (tmp_path / "file").write_text("")
     assert str(tmp_path / "file" / "x.html") in wrong(capsys, "export", "cpm6k", tmp_path / "file" / "x.html")
 

@@ -1,5 +1,6 @@
 "Boxes of models: what goes in comes out, and nothing else."
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -49,7 +50,6 @@ def test_the_list_of_a_box(box):
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "about.json", "card.md"])
 def test_one_changed_bit_is_seen(box, tmp_path, name):
-    import shutil
     copy = shutil.copytree(box, tmp_path / "models")
     file = copy / "little" / name
     data = bytearray(file.read_bytes()); data[len(data) // 2] ^= 1; file.write_bytes(data)
@@ -75,10 +75,26 @@ def test_a_model_by_name_or_by_folder(box, tmp_path):
 
 
 def test_packing_again_replaces(box, tmp_path):
-    import shutil
     copy = shutil.copytree(box, tmp_path / "models")
     pack_model(box / "little", "big", "# another", copy)  # what is packed can be packed again
     assert json.loads((copy / "models.json").read_text())["big"]["kind"] == "student" and model_card("big", copy) == "# another"
+
+
+def test_packing_in_place_is_for_the_card(box, tmp_path):
+    copy = shutil.copytree(box, tmp_path / "models")
+    before = (copy / "ssl" / "weights.safetensors").read_bytes()
+    pack_model(copy / "ssl", "ssl", "# new", copy)
+    assert (copy / "ssl" / "weights.safetensors").read_bytes() == before and model_card("ssl", copy) == "# new"
+    save_student(load_pretrained("little", box), copy / "little")  # 32 bits again, where it shall lie
+    pack_model(copy / "little", "little", "# half", copy)
+    assert pretrained_models(copy).set_index("name").bytes["little"] == pretrained_models(box).set_index("name").bytes["little"]
+
+
+def test_what_is_no_model_is_not_packed(box, tmp_path):
+    copy = shutil.copytree(box, tmp_path / "models")
+    (copy / "big" / "about.json").write_text('{"kind": "sandwich"}')
+    with pytest.raises(ValueError, match="holds a sandwich"): pack_model(copy / "big", "little", "# x", copy)
+    load_pretrained("little", copy)
 
 
 def test_what_16_bits_cannot_hold():

@@ -8,9 +8,10 @@ import soundfile
 import torch
 
 from contrastasc.pretrained import load_pretrained, model_card
-from contrastasc.recipe import CLEAR, MODELS, Recipe, cook, judge, licensed, make_models, write_card
+from contrastasc.recipe import _again, CLEAR, MODELS, Recipe, cook, judge, licensed, make_models, write_card
 from contrastasc.scenes import SceneError, SceneSet
 from contrastasc.soundscapes import Joined
+from contrastasc.sounds import sound_packages
 
 
 def tones(names, seconds=1, seed=0):
@@ -46,7 +47,8 @@ def recordings(tmp_path):
 def test_only_what_may_be_learnt_from(recordings):
     heard = licensed(recordings)
     assert set(heard.frame.split) == {"pool"} and set(heard.frame.source_repo) <= set(CLEAR) and heard.frame.recording.nunique() == 5
-    with pytest.raises(SceneError, match="is from nobody/here; name the origins"): licensed(recordings, sources=["nobody/here"])
+    with pytest.raises(SceneError, match="is from nobody/here; there are .*somebody/else.*--learn-from"): licensed(recordings, sources=["nobody/here", "somebody/else"])
+    assert licensed(recordings, sources="somebody/else").frame.recording.nunique() == 1
     for column in ("licence_note", "source_repo"):
         pd.read_csv(recordings / "manifest.csv").drop(columns=column).to_csv(recordings / "manifest.csv", index=False)
         with pytest.raises(SceneError, match=f"no column {column}"): licensed(recordings)
@@ -71,7 +73,7 @@ def test_from_sounds_to_models(tmp_path, recordings):
     assert set(results.row) == {"mean log-mel", "random nano", "random nano, bands", "random cpm126k", "random cpm126k, bands", "nano-ssl", "nano", "cpm6k"}
     assert set(results.k) == {5}  # a class has nine seconds to give, too few for 20 shots
     assert CLEAR[0] in model_card("cpm6k", box) and CLEAR[0] not in model_card("nano-ssl", box)  # pre-training never hears them
-    assert "5 of the 6 recordings of real that give shots were learnt from" in model_card("nano", box) and "What training added, beside \"random nano\": " in model_card("nano", box)
+    assert "5 of the 6 recordings of real that give shots were learnt from" in model_card("nano", box) and "Ahead of the untrained \"random nano\" by " in model_card("nano", box)
     assert "| train | 1 epochs" in model_card("cpm6k", box) and "learning rate 0.012" in model_card("cpm6k", box)  # its own, not the largest student's
     assert "seed 1" in model_card("nano", box) and "Training took " in model_card("nano", box) and set(results.seed) == {1}
     make_models(*args, progress=False)
@@ -86,7 +88,7 @@ def students_of_a_given_teacher(sounds, tmp_path, recordings):
     box = make_models(*args, ("cpm6k",), progress=False, teacher=teacher)
     assert {p.name for p in (tmp_path / "more").iterdir() if p.is_dir()} == {"models", "5-cpm6k"} and set(pd.read_csv(box / "results.csv").seed) == {2}
     card = model_card("cpm6k", box)
-    assert f"--teacher {teacher} --models cpm6k --seed 2" in card and f"distilled from `{teacher}`" in card
+    assert "--teacher teacher --models cpm6k --seed 2" in card and "distilled from `teacher`" in card
     with pytest.raises(ValueError, match="makes students, not nano: "): make_models(*args, ("nano", "cpm6k"), teacher=teacher)
     with pytest.raises(ValueError, match="holds a student, not a teacher"): make_models(*args, ("cpm6k",), teacher="cpm6k")
     with pytest.raises(ValueError, match="was taught other scenes"): make_models(*args, ("cpm6k",), teacher="nano", progress=False)
@@ -99,6 +101,26 @@ def recordings_that_only_judge(sounds, tmp_path, recordings):
     card, results = model_card("nano", box), pd.read_csv(box / "results.csv")
     assert CLEAR[0] not in card and "--recordings real --learn-from --models nano --seed 1" in card and set(results.data) == {"real"}
     assert load_pretrained("nano", box).classes != load_pretrained("nano", tmp_path / "out" / "models").classes and results.unseen.notna().all()
+
+
+def test_recordings_that_cannot_judge_are_refused_before_training(tmp_path, recordings):
+    table = pd.read_csv(recordings / "manifest.csv").assign(split="pool")
+    table.to_csv(recordings / "manifest.csv", index=False)
+    with pytest.raises(SceneError, match="real cannot judge: its manifest needs a column split"): make_models(tmp_path / "no sounds", tmp_path / "out", recordings, "tiny", teacher="nano", sources=())
+
+
+def test_the_line_that_makes_it_again_and_licences_that_were_read(tmp_path):
+    list_ = sound_packages()
+    some = SceneSet.from_arrays([np.zeros(16000, np.float32)] * 2, ["a", "b"])
+    some.frame["package"], some.frame["version"] = ["acm", "mine"], [list_.version[list_.package == "acm"].iat[0], "1"]
+    text = write_card("cpm6k", load_pretrained("cpm6k"), Recipe.at("tiny"), "", some)
+    assert "- acm 6.0+20200416-1.1+b1: GPL-2.0-only\n- mine 1: see its copyright file\n" in text
+    some.frame["version"] = "0"
+    assert "- acm 0: GPL-2.0-only in version 6.0+20200416-1.1+b1; see this one's copyright file" in write_card("cpm6k", load_pretrained("cpm6k"), Recipe.at("tiny"), "", some)
+    (tmp_path / "my sounds").mkdir()
+    args = (tmp_path / "my sounds", tmp_path / "out", None, CLEAR, None, MODELS, 0, "tiny", "float32")
+    assert _again(["acm"], *args) == "contrastasc pretrain --sounds 'my sounds' --out out --fetch --packages acm --seed 0 --scale tiny --precision float32"
+    assert " --fetch --seed" in _again(list(list_.package), *args) and "--fetch" not in _again([], *args)
 
 
 def test_scales_and_seeds():

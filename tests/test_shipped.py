@@ -39,13 +39,16 @@ def test_each_card_says_what_it_must(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_each_card_is_in_step_with_the_results_and_the_recipe(name):
     from contrastasc.recipe import Recipe, _in_words, _numbers, results_text
-    card = model_card(name)
-    assert results_text(name, pd.read_csv(DATA / "results.csv")) in card
-    for what, value in _numbers(name, Recipe.at("paper", precision="bfloat16")).items(): assert f"| {what} | {_in_words(value)} |" in card
+    card, seeds = model_card(name), pd.read_csv(DATA / "seeds.csv")
+    good = card.split("## How good it is\n\n")[1].split("## What it heard")[0]
+    assert good.startswith(results_text(name, pd.read_csv(DATA / "results.csv"))) and ("Distilled again" in good) == (name in set(seeds.row))
+    assert all(f"{100 * a:.1f}" in good for a in seeds.accuracy[seeds.row == name])
+    numbers = "\n".join(f"| {what} | {_in_words(value)} |" for what, value in _numbers(name, Recipe.at("paper", precision="bfloat16")).items())
+    assert card.endswith(f"| what | value |\n|---|---|\n{numbers}\n")
 
 
-def test_what_ships_has_learnt_something():
-    "On a generated world that none of them had a clip of, five shots: better than the same network with random numbers."
+def test_the_teacher_that_ships_has_learnt_something():
+    "On a generated world that it had no clip of, five shots: better than the same network with random numbers."
     world = load_scenes("synth-icme24", scale="tiny")
     from contrastasc.recipe import untrained
     def five(m): return kshot_scenes(extract_embeddings(m, world, progress=False), world.frame, 5, repeats=20).mean
