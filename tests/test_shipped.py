@@ -60,3 +60,5 @@ def test_results_cover_every_model():
     assert set(NAMES) <= set(results.row) and {5} <= set(results.k)
     history = pd.read_csv(DATA / "pretraining.csv")
     assert set(history["round"]) == {0, 1, 2} and history.fiveshot.between(0, 1).all()
+    unheard = pd.read_csv(DATA / "unheard.csv")
+    assert {"nano", "cpm6k"} <= set(unheard.row) and (unheard.gain.notna() == unheard.row.isin(["nano", "cpm6k"])).all()
