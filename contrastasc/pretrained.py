@@ -55,7 +55,7 @@ def _read(source):
     source = Path(source)
     weights = source if source.is_file() else source / "weights.safetensors"
     with safe_open(weights, framework="pt") as f: header, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-    return state, header, dict(kind="beats") if source.is_file() else json.loads((source / "about.json").read_text())
+    return state, header, dict(kind="beats") if source.is_file() else read_about(source)
 
 # %% ../nbs/12_pretrained.ipynb #2e3f1d25
 def pack_model(
@@ -66,7 +66,7 @@ def pack_model(
 ) -> Path:  # the model's folder in it
     "Put a trained model into a box that `load_pretrained` reads, at half the size."
     box, (state, header, about) = Path(box), _read(source)
-    if about.get("kind") not in _LOADERS: raise ValueError(f"{source} holds a {about.get('kind')}, not a model")
+    if about["kind"] not in _LOADERS: raise ValueError(f"{source} holds a {about['kind']}, not a model")
     folder, small = box / name, halve(state)
     folder.mkdir(parents=True, exist_ok=True)
     if folder.resolve() != Path(source).resolve() or any(small[k].dtype != v.dtype for k, v in state.items()):  # else only the card is new

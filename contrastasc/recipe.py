@@ -210,16 +210,16 @@ def _packages(sounds):
     if "package" not in sounds.frame: return pd.DataFrame(dict(package=[], version=[]))
     return sounds.frame[["package", "version"]].dropna().drop_duplicates("package").sort_values("package")
 
-def _licence(package, version):
+def _licence(package, version, read):
     "What the list of packages says, of the version that was read."
-    read = sound_packages().set_index("package")
     if package not in read.index: return "see its copyright file"
     return read.licences[package] + ("" if version == read.version[package] else f" in version {read.version[package]}; see this one's copyright file")
 
 def _sound_text(sounds, recordings, judged):
     "Where the sound comes from: packages and their licences, and recordings."
     if sounds is None: return "Soundscapes (appendix A2c)."
-    lines = [f"- {r.package} {r.version}: {_licence(r.package, r.version)}" for r in _packages(sounds).itertuples()]
+    read = sound_packages().set_index("package")
+    lines = [f"- {r.package} {r.version}: {_licence(r.package, r.version, read)}" for r in _packages(sounds).itertuples()]
     made = "Soundscapes composed of sounds that the generator of chapter 01 makes (`made_sounds`, appendix A2c) and of recordings"
     text = f"{made} in these Debian packages:\n\n" + "\n".join(lines) if lines else f"{made}."
     if recordings is None: return text
@@ -314,6 +314,7 @@ def make_models(
 ) -> Path:  # the box of models
     "Compose, train, judge, write cards and pack. Called again with the same folders, a stopped run goes on."
     recipe, out, given = Recipe.at(scale, seed, precision), Path(out), None if teacher is None else load_model(teacher, "teacher")
+    if isinstance(sources, str): sources = (sources,)
     if given and models == MODELS: models = tuple(VARIANTS)
     _check_models(models, given)
     world = None if given and recordings else load_scenes("synth-icme24", scale=scale).first_seconds()

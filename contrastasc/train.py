@@ -325,7 +325,8 @@ def read_about(folder: str | Path) -> dict:  # "kind" and what rebuilds the modu
     "The description that `save_weights` wrote. ValueError, naming the folder, if there is none."
     try:
         about = json.loads((Path(folder) / "about.json").read_text())
-        return about | dict(kind=about["kind"])
+        about["kind"]  # must be there
+        return about
     except (OSError, ValueError, KeyError, TypeError): raise ValueError(f"{folder} holds no saved model: it needs about.json and weights.safetensors") from None
 
 def read_weights(
