@@ -158,10 +158,9 @@ def _paper(a):
 def _finetune(a):
     from contrastasc.finetune import FinetuneConfig, finetune
     from contrastasc.paper import Start
-    from contrastasc.pretrained import load_model
     from contrastasc.scenes import load_scenes
     scenes = load_scenes(a.data, root=a.root, split=a.split)
-    begin = load_model(a.beats, "beats") if a.beats == "nano-ssl" else Start(a.beats).encoder() if a.beats else None
+    begin = Start(a.beats).encoder() if a.beats else None
     finetune(scenes, begin, FinetuneConfig.at(a.scale, loss=a.loss, seed=a.seed), a.out)
     print(f"teacher saved in {Path(a.out) / 'teacher'}")
 
@@ -232,7 +231,7 @@ def _paper_words(c):
     c.add_argument("--sizes", nargs="*", choices=_STUDENTS, help="students of figure 2; default: all five")
     c.add_argument("--tut17", default="tut17", choices=("tut17", *(f"tut17-fold{n}" for n in range(1, 5))), help="how TUT17 is divided; default: development against evaluation")
     c.add_argument("--icme24", default="icme24", choices=("icme24", "icme24-recording", "icme24-random"), help="how ICME24 is divided; default: by session")
-    c.add_argument("--beats", help="official checkpoint for the teachers, or 'none'; default: the one in the data's folder, if it is there")
+    c.add_argument("--beats", help="official checkpoint for the teachers, nano-ssl, which ships, or 'none'; default: the official one in the data's folder, if it is there")
     c.add_argument("--responses", help="folder of impulse responses, or 'none'; default: micirp in the data's folder, or made ones")
     c.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     c.add_argument("--out", help="folder for tables and figure; default: home()/results")

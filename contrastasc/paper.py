@@ -26,6 +26,7 @@ from .evaluate import average_precision, kshot_scenes, retrieval_map, seed_inter
 from .figures import COLOURS
 from .finetune import FinetuneConfig, HeadObjective, Teacher, finetune
 from .frontend import LogMel
+from .pretrained import load_pretrained
 from .scenes import SceneSet, load_scenes, seen_classes
 from .synth import home, resolve_scale
 from .train import TensorData, TrainConfig, atomic_write, code_version, extract_embeddings, fit, run_folder
@@ -69,7 +70,7 @@ VARIANT = dict(tiny="cpm6k", paper="cpm126k") | {"class": "cpm30k"}
 @dataclass(frozen=True)
 class Start:
     "What a training begins with that is not made here."
-    beats: str | None = None  # a checkpoint, from which every teacher starts; None: a new `nano`
+    beats: str | None = None  # a checkpoint, or "nano-ssl", which ships, from which every teacher starts; None: a new `nano`
     responses: str | None = None  # folder of measured impulse responses; None: the made ones
     precision: str = "float32"  # of every training; "bfloat16" on GPUs that have it
 
@@ -81,6 +82,7 @@ class Start:
     def encoder(self) -> BEATs:
         "The encoder to fine-tune, without the dropouts and the layer-wise decay of its pre-training."
         if self.beats is None: return BEATs(BEATsConfig.nano())
+        if self.beats == "nano-ssl": return load_pretrained("nano-ssl").read_as("mean")
         drops = ("dropout", "dropout_input", "attention_dropout", "activation_dropout", "encoder_layerdrop")
         return load_beats(self.beats, layer_wise_gradient_decay_ratio=1.0, **dict.fromkeys(drops, 0.0))
 
@@ -92,10 +94,10 @@ class Start:
     def _contents(self): return {n: _content(path) for n in ("beats", "responses") if (path := getattr(self, n)) is not None}  # a checkpoint is large: once
 
 def _content(path):
-    "SHA-256 of a file, or of the files of a folder with their names."
-    files = sorted(p for p in Path(path).rglob("*") if p.is_file()) if Path(path).is_dir() else [Path(path)]
+    "SHA-256 of a file, or of the files of a folder, such as that of a model that ships, with their names."
+    path = Path(str(files("contrastasc.data"))) / path if path == "nano-ssl" else Path(path)
     digest = hashlib.sha256()
-    for p in files:
+    for p in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         with p.open("rb") as f: digest.update(p.name.encode() + hashlib.file_digest(f, "sha256").digest())
     return digest.hexdigest()[:16]
 

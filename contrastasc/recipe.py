@@ -150,7 +150,7 @@ def untrained(seed: int = 0) -> dict:  # encoder by name
     return {MeanLogMel.name: MeanLogMel(), "random nano": nano, "random nano, bands": nano.read_as("bands"),
             "random cpm126k": student, "random cpm126k, bands": student.read_as(2)}
 
-_TWINS = {"nano-ssl": "random nano, bands", "nano": "random nano"} | dict.fromkeys(VARIANTS, "random cpm126k, bands")
+_TWINS = {"nano-ssl": "random nano, bands", "nano-ssl, mean": "random nano", "nano": "random nano"} | dict.fromkeys(VARIANTS, "random cpm126k, bands")
 
 def judge(
     models: dict,  # encoder by name
@@ -160,7 +160,8 @@ def judge(
     repeats: int = 60,
     progress: bool = True,
 ) -> pd.DataFrame:  # as `kshot_rows`; differences are to the mean log-mel, gains to an untrained network read the same way: for students a cpm126k
-    "K-shot accuracy of models beside that of untrained ones."
+    "K-shot accuracy of models beside that of untrained ones; `nano-ssl` is read by its mean as well."
+    if "nano-ssl" in models: models = {"nano-ssl, mean": models["nano-ssl"].read_as("mean")} | models
     least = scenes.frame.scene[scenes.frame.split.isin(("pool", "train"))].value_counts().min()
     ks = [k for k in ks if k <= least] or [1]
     embeddings = {name: extract_embeddings(m.eval(), scenes, progress=progress) for name, m in (untrained() | models).items()}
@@ -190,12 +191,13 @@ def results_text(
     table: pd.DataFrame,  # as `judge` gives it, with the name of the `data`
 ) -> str:  # Markdown
     "What a card says of a model's results, beside those of untrained ones."
-    first, own = table.iloc[0], table[table.row == name]
-    rows = table[(table.row == name) | (table.row == MeanLogMel.name) | table.row.str.startswith("random ")]
-    gains = " and ".join(f"{100 * r.gain:+.1f} [{100 * r.gain_lo:+.1f}, {100 * r.gain_hi:+.1f}] with {r.k} shots" for r in own.itertuples())
+    first, own = table.iloc[0], [row for row in (name, f"{name}, mean") if row in set(table.row)]
+    rows = table[table.row.isin([*own, MeanLogMel.name]) | table.row.str.startswith("random ")]
+    def gain(row): return " and ".join(f"{100 * r.gain:+.1f} [{100 * r.gain_lo:+.1f}, {100 * r.gain_hi:+.1f}] with {r.k} shots" for r in table[table.row == row].itertuples())
+    ahead = "; read by its mean, of ".join(f"\"{_TWINS[row]}\" by {gain(row)}" for row in own)
     return (f"K-shot accuracy in % on {first.data}, {first.classes} classes (chance {100 / first.classes:.1f}). Differences are to the {MeanLogMel.name}; "
             f"\"random\" networks are untrained; \"bands\": each band of the embedding apart, as nano-ssl and the students are read. Intervals cover {first.covers}."
-            f"\n\n{kshot_text(rows)}\n\nAhead of the untrained \"{_TWINS[name]}\" by {gains}.")
+            f"\n\n{kshot_text(rows)}\n\nAhead of the untrained {ahead}.")
 
 def _shared_text(recordings, judged):
     "How much of what judges a model was learnt from, or comes from the same origins."

@@ -37,7 +37,7 @@ def _note(names, sets):
 
 # %% ../nbs/15c_study.ipynb #16f80eb0
 def begin(
-    beats: str | Path | None = None,  # checkpoint that every teacher starts from; None or "none": a new `nano`
+    beats: str | Path | None = None,  # checkpoint, or "nano-ssl", that every teacher starts from; None or "none": a new `nano`
     responses: str | Path | None = None,  # folder of measured impulse responses; None or "none": the made ones
     precision: str = "float32",
 ) -> Start:
@@ -52,7 +52,7 @@ def real(
     root: str | Path | None = None,  # folder of the data sets; None: home() / "datasets"
     tut17: str = "tut17",  # or "tut17-fold1" to "tut17-fold4"
     icme24: str = "icme24",  # or "icme24-recording", "icme24-random"
-    beats: str | Path | None = None,  # checkpoint to start from; None: `CHECKPOINT` in root, else a new `nano`; "none": a new `nano`
+    beats: str | Path | None = None,  # checkpoint to start from, or "nano-ssl"; None: `CHECKPOINT` in root, else a new `nano`; "none": a new `nano`
     responses: str | Path | None = None,  # folder of measured impulse responses; None: `micirp` in root, else the made ones; "none": the made ones
     precision: str = "float32",  # of every training; "bfloat16" on GPUs that have it
 ) -> Bench:

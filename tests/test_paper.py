@@ -13,7 +13,8 @@ from contrastasc.audio import write_audio
 from contrastasc.beats import BEATs, BEATsConfig
 from contrastasc.datasets import SceneError, write_miniature
 from contrastasc.paper import PAPER, STUDENTS, TABLES, TEACHERS, Start, load_rows, measure, over_seeds, recordings, table, train_row, train_teacher, worlds
-from contrastasc.study import CHECKPOINT, CLAIMS, conditions, draw_claims, jobs, real, try_claims
+from contrastasc.pretrained import load_pretrained
+from contrastasc.study import CHECKPOINT, CLAIMS, begin, conditions, draw_claims, jobs, real, try_claims
 from contrastasc.synth import home, world_frame
 
 
@@ -135,6 +136,15 @@ def test_teachers_start_from_a_checkpoint(bench, checkpoint):
     assert torch.equal(frozen.encoder.state_dict()[key], encoder.state_dict()[key]) and not torch.equal(tuned.encoder.state_dict()[key], encoder.state_dict()[key])
     assert next(tuned.parameters()).device.type == "cpu" and tuned.encoder.config.encoder_embed_dim == 32
     assert train_teacher("teacher CE", few, "tiny", progress=False).encoder.config.encoder_embed_dim != 32  # without it: another folder, another teacher
+
+
+def test_teachers_start_from_the_encoder_that_ships(bench):
+    start, few = begin("nano-ssl"), bench.train.subset(range(0, 200, 5))
+    frozen, tuned = (train_teacher(row, few, "tiny", progress=False, start=start) for row in ("teacher frozen", "teacher CE"))
+    shipped, key = load_pretrained("nano-ssl"), "encoder.layers.3.fc1.weight"
+    assert torch.equal(frozen.encoder.state_dict()[key], shipped.state_dict()[key]) and not torch.equal(tuned.encoder.state_dict()[key], shipped.state_dict()[key])
+    assert frozen.embed(few.batch([0])["wave"]).shape == (1, 192)  # the mean, as every teacher is read
+    assert start.hashes("beats") and start.hashes("beats") != Start().hashes("beats") and "start from nano-ssl" in conditions(replace(bench, start=start), "tiny", "cpm6k")
 
 
 def test_what_lies_beside_the_data_is_used(tmp_path, checkpoint):

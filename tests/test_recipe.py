@@ -70,8 +70,9 @@ def test_from_sounds_to_models(tmp_path, recordings):
     with torch.inference_mode(): first = {n: load_pretrained(n, box).embed(wave) for n in ("nano-ssl", "nano", "cpm6k")}
     assert first["nano-ssl"].shape == (2, 16 * 192) and first["nano"].shape == (2, 192)  # read by bands; by the mean
     results = pd.read_csv(box / "results.csv")
-    assert set(results.row) == {"mean log-mel", "random nano", "random nano, bands", "random cpm126k", "random cpm126k, bands", "nano-ssl", "nano", "cpm6k"}
+    assert set(results.row) == {"mean log-mel", "random nano", "random nano, bands", "random cpm126k", "random cpm126k, bands", "nano-ssl, mean", "nano-ssl", "nano", "cpm6k"}
     assert set(results.k) == {5}  # a class has nine seconds to give, too few for 20 shots
+    assert '; read by its mean, of "random nano" by ' in model_card("nano-ssl", box) and "by its mean" not in model_card("nano", box)
     assert CLEAR[0] in model_card("cpm6k", box) and CLEAR[0] not in model_card("nano-ssl", box)  # pre-training never hears them
     assert "5 of the 6 recordings of real that give shots were learnt from" in model_card("nano", box) and "Ahead of the untrained \"random nano\" by " in model_card("nano", box)
     assert "| train | 1 epochs" in model_card("cpm6k", box) and "learning rate 0.012" in model_card("cpm6k", box)  # its own, not the largest student's
