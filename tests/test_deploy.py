@@ -466,10 +466,10 @@ def test_the_microphone_is_heard_and_two_new_places_are_learnt_by_keyboard_and_k
 @needs_browser
 def test_the_word_changes_with_the_place(pages, chromium):
     page = opened(chromium, pages[0] / "three.html")
-    press(page, "Listen"); until(page, "x.heard.filter(Boolean).length >= 6")
-    words = see(page, "x.heard.map((s, i) => x.verdict(x.heard.slice(Math.max(0, i - 2), i + 1))?.word)")
+    words = "x.heard.map((s, i) => x.verdict(x.heard.slice(Math.max(0, i - 2), i + 1))?.word)"
+    press(page, "Listen"); until(page, f"((words) => words.includes('desk') && words.indexOf('yard', words.indexOf('desk')) > 0)({words})")  # a busy machine may swallow a second; the walk begins anew
+    assert "hall" not in see(page, words)
     press(page, "Stop")
-    assert words[2] == "desk" and words[5] == "yard"
     page.close()
 
 
