@@ -94,8 +94,8 @@ class Start:
     def _contents(self): return {n: _content(path) for n in ("beats", "responses") if (path := getattr(self, n)) is not None}  # a checkpoint is large: once
 
 def _content(path):
-    "SHA-256 of a file, or of the files of a folder, such as that of a model that ships, with their names."
-    path = Path(str(files("contrastasc.data"))) / path if path == "nano-ssl" else Path(path)
+    "SHA-256 of a file, of the weights that ship, or of the files of a folder with their names."
+    path = Path(str(files("contrastasc.data"))) / path / "weights.safetensors" if path == "nano-ssl" else Path(path)
     digest = hashlib.sha256()
     for p in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         with p.open("rb") as f: digest.update(p.name.encode() + hashlib.file_digest(f, "sha256").digest())
